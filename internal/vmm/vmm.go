@@ -1,0 +1,125 @@
+// Package vmm is the contract between a shim and the virtual machine monitor
+// it runs: a Driver boots machines from a plain description, a Machine is one
+// running VMM process.
+//
+// It knows nothing of images, rows, networks or what a guest does. The drivers
+// live in vmm/qemu and vmm/firecracker; vmm/vmmtest holds the fake and the
+// conformance suite every driver passes.
+package vmm
+
+import (
+	"context"
+	"io"
+	"net"
+	"os"
+)
+
+// Accel is how a machine's instructions are run.
+type Accel string
+
+// The accelerations.
+const (
+	KVM Accel = "kvm" // hardware virtualisation
+	TCG Accel = "tcg" // emulation; not an isolation boundary
+)
+
+// Config describes a machine. It is plain data, so that it can be written
+// down, compared and sent; what is live (console, log) travels in IO.
+type Config struct {
+	Dir       string `json:"dir"`        // working directory of the VMM: the VM's own
+	Binary    string `json:"binary"`     // the VMM's executable
+	Accel     Accel  `json:"accel"`      //
+	VCPU      int    `json:"vcpu"`       // number of virtual CPUs, from 1
+	MemoryMiB int64  `json:"memory_mib"` //
+	Kernel    string `json:"kernel"`     // uncompressed ELF or bzImage, whichever the driver's Features ask for
+	Initrd    string `json:"initrd"`     //
+	Cmdline   string `json:"cmdline"`    // the caller's part; the driver adds console, clock and panic settings
+	Disks     []Disk `json:"disks"`      // in the order the guest sees them
+}
+
+// Disk is a block device of a machine. The guest finds it by its serial, never
+// by its order.
+type Disk struct {
+	Serial   string `json:"serial"` // at most 20 bytes, for example "root", "modules", "disk"
+	Path     string `json:"path"`   // raw file
+	ReadOnly bool   `json:"read_only"`
+}
+
+// IO is where a machine's output goes. Both writers must return promptly: a
+// guest waits for its console.
+type IO struct {
+	Console io.Writer // the guest's serial console
+	Log     io.Writer // the VMM's own messages
+}
+
+// Features says what a driver needs and can do, so that callers plan instead
+// of trying.
+type Features struct {
+	UncompressedKernel bool // Config.Kernel must be the extracted vmlinux
+	Pause              bool
+	DiskGrowth         bool // GrowDisk works while the machine runs
+	Snapshots          bool // Save and Restore
+	Accels             []Accel
+}
+
+// Driver makes machines. Drivers hold no state: any number of machines may be
+// booted from one, concurrently.
+type Driver interface {
+	Name() string
+	Features() Features
+
+	// Boot starts the VMM and returns once its vCPUs run; the guest is
+	// still booting then. The machine's life does not hang on ctx, which
+	// bounds only the start. A failed Boot leaves no process and no file
+	// that was not there before. The VMM dies with the process that called
+	// Boot, whatever kills that.
+	Boot(ctx context.Context, cfg Config, io IO) (Machine, error)
+}
+
+// Machine is one running VMM. All methods may be called concurrently and
+// after the machine ended, when they return an error of code not_running.
+type Machine interface {
+	// Agent is the byte stream to the guest agent, connected from the
+	// start. Closing it is the machine's business.
+	Agent() net.Conn
+
+	// PID is the VMM's process id, for reading /proc; signals go through
+	// Signal, which can never hit a recycled pid.
+	PID() int
+
+	// Pause halts the vCPUs and Resume lets them run; both are idempotent.
+	Pause(ctx context.Context) error
+	Resume(ctx context.Context) error
+
+	// GrowDisk tells the machine that the file behind the disk with this
+	// serial was enlarged to size bytes.
+	GrowDisk(ctx context.Context, serial string, size int64) error
+
+	// Signal sends a signal to the VMM. SIGKILL is a power cut.
+	Signal(sig os.Signal) error
+
+	// Done is closed when the VMM has ended and was reaped; Exit is valid
+	// from then on.
+	Done() <-chan struct{}
+	Exit() Exit
+}
+
+// Reason says why a VMM ended.
+type Reason string
+
+// The reasons. Whether a reset was a reboot or a panic is for the caller to
+// tell from the console.
+const (
+	Poweroff Reason = "poweroff" // the guest asked for it
+	Reset    Reason = "reset"    // the guest rebooted or panicked
+	Killed   Reason = "killed"   // by a signal
+	Crashed  Reason = "crashed"  // the VMM gave up with a status and a message
+)
+
+// Exit is how a VMM ended.
+type Exit struct {
+	Reason  Reason `json:"reason"`
+	Signal  string `json:"signal,omitempty"`  // for Killed, as in "SIGKILL"
+	Status  int    `json:"status,omitempty"`  // for Crashed
+	Message string `json:"message,omitempty"` // last line of the VMM's log, for Crashed
+}

@@ -26,6 +26,7 @@ const DefaultImage = "debian-bookworm"
 // content; a name points at one.
 type Kernel struct {
 	Name       string    `json:"name"`
+	Digest     string    `json:"digest"` // sha256 over its files, which names its directory
 	Distro     string    `json:"distro"`
 	Arch       string    `json:"arch"`    // as in "amd64"
 	Release    string    `json:"release"` // uname -r

@@ -1,0 +1,206 @@
+// Package ext4 writes ext4 files without mounting anything: read-only ones
+// from tar streams, empty writable ones for VMs' disks, and copies of those.
+//
+// It knows nothing of images, kernels or VMs.
+package ext4
+
+import (
+	"archive/tar"
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"banger/internal/artifact"
+
+	"github.com/Microsoft/hcsshim/ext4/tar2ext4"
+)
+
+// Options steer FromTar.
+type Options struct {
+	// Unique promises that the stream names each file once, so that it can
+	// be converted as it arrives. Without it the stream is kept in a file
+	// first, and the last of several entries of one path is the one written.
+	Unique bool
+	// MaxBytes bounds the file system; 0 means 64 GiB.
+	MaxBytes int64
+}
+
+const defaultMaxBytes = 64 << 30
+
+// FromTar writes the files of the tar stream r into a read-only ext4 file at
+// path. It is written under a temporary name beside path, synced and renamed:
+// after a failure path is as it was.
+func FromTar(ctx context.Context, r io.Reader, path string, opts Options) error {
+	if opts.MaxBytes == 0 {
+		opts.MaxBytes = defaultMaxBytes
+	}
+	out, err := os.CreateTemp(filepath.Dir(path), ".tmp-ext4-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(out.Name())
+	defer out.Close()
+	if err := writeFromTar(artifact.Reader(ctx, r), out, opts); err != nil {
+		return fmt.Errorf("cannot make a file system of the tar stream: %w", err)
+	}
+	if err := errors.Join(out.Sync(), out.Close()); err != nil {
+		return err
+	}
+	return os.Rename(out.Name(), path)
+}
+
+func writeFromTar(r io.Reader, out *os.File, opts Options) error {
+	last := func(string, int) bool { return true }
+	if !opts.Unique {
+		spool, index, err := spoolTar(r, filepath.Dir(out.Name()))
+		if err != nil {
+			return err
+		}
+		defer spool.Close()
+		r = spool
+		last = func(name string, i int) bool { return index[name] == i }
+	}
+	pr, pw := io.Pipe()
+	cleaned := make(chan error, 1)
+	go func() {
+		err := cleanTar(r, pw, last)
+		pw.CloseWithError(err)
+		cleaned <- err
+	}()
+	sparse := &sparseFile{f: out}
+	err := tar2ext4.ConvertTarToExt4(pr, sparse, tar2ext4.MaximumDiskSize(opts.MaxBytes))
+	pr.CloseWithError(errors.New("conversion has ended"))
+	if cleanErr := <-cleaned; cleanErr != nil && err != nil {
+		return cleanErr // what err complains of is its consequence, or itself
+	}
+	if err != nil {
+		return err
+	}
+	return sparse.finish()
+}
+
+// spoolTar keeps the stream in an unlinked file and notes which entry of each
+// path is the last.
+func spoolTar(r io.Reader, dir string) (*os.File, map[string]int, error) {
+	f, err := os.CreateTemp(dir, ".tmp-tar-*")
+	if err != nil {
+		return nil, nil, err
+	}
+	os.Remove(f.Name())
+	index := map[string]int{}
+	if _, err = io.Copy(f, r); err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err == nil {
+		err = eachHeader(f, func(i int, h *tar.Header) { index[cleanName(h.Name)] = i })
+	}
+	if err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	return f, index, nil
+}
+
+func eachHeader(r io.Reader, note func(int, *tar.Header)) error {
+	t := tar.NewReader(r)
+	for i := 0; ; i++ {
+		h, err := t.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		note(i, h)
+	}
+}
+
+// cleanTar copies the entries that are last for their path, with what the
+// converter gets wrong taken out of their headers.
+func cleanTar(r io.Reader, w io.Writer, last func(name string, i int) bool) error {
+	in, out := tar.NewReader(bufio.NewReaderSize(r, 1<<20)), tar.NewWriter(w)
+	for i := 0; ; i++ {
+		h, err := in.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if h.Typeflag == tar.TypeXGlobalHeader || !last(cleanName(h.Name), i) {
+			continue
+		}
+		if err := cleanHeader(h); err != nil {
+			return err
+		}
+		if err := out.WriteHeader(h); err != nil {
+			return fmt.Errorf("%s: %w", h.Name, err)
+		}
+		if _, err := io.Copy(out, in); err != nil {
+			return fmt.Errorf("%s: %w", h.Name, err)
+		}
+	}
+	return out.Close()
+}
+
+func cleanHeader(h *tar.Header) error {
+	if escapes(h.Name) {
+		return fmt.Errorf("entry %q leaves the tree", h.Name)
+	}
+	switch h.Typeflag {
+	case tar.TypeLink:
+		if escapes(h.Linkname) {
+			return fmt.Errorf("hard link %q leaves the tree: it points at %q", h.Name, h.Linkname)
+		}
+	case tar.TypeGNUSparse:
+		h.Typeflag = tar.TypeReg
+	case tar.TypeReg, tar.TypeSymlink, tar.TypeDir, tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
+	default:
+		return fmt.Errorf("entry %q is of the unknown type %q", h.Name, h.Typeflag)
+	}
+	for key := range h.PAXRecords {
+		// ACLs are stored in another form on disk than in a tar; copied raw
+		// they make every later touch through an overlay fail.
+		if strings.HasPrefix(key, "SCHILY.xattr.system.posix_acl_") || strings.HasPrefix(key, "GNU.sparse.") {
+			delete(h.PAXRecords, key)
+		}
+	}
+	h.Format = tar.FormatPAX
+	h.ModTime = clampTime(h.ModTime)
+	h.AccessTime, h.ChangeTime = h.ModTime, h.ModTime
+	return nil
+}
+
+// clampTime keeps t where the converter encodes it rightly: before 1970 and
+// after 2038 it gets the epoch bits wrong.
+func clampTime(t time.Time) time.Time {
+	const maxSeconds = 1<<31 - 1
+	switch s := t.Unix(); {
+	case s < 0:
+		return time.Unix(0, 0)
+	case s > maxSeconds:
+		return time.Unix(maxSeconds, 0)
+	}
+	return t
+}
+
+func cleanName(name string) string { return path.Clean("/" + name) }
+
+func escapes(name string) bool {
+	for part := range strings.SplitSeq(name, "/") {
+		if part == ".." {
+			return true
+		}
+	}
+	return strings.ContainsRune(name, 0)
+}

@@ -1,0 +1,269 @@
+package kernel
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"banger"
+	"banger/internal/artifact"
+)
+
+// ImportRequest says what to import under which name.
+type ImportRequest struct {
+	Name string
+	// Dir is a directory that holds a kernel and its modules: an unpacked
+	// package, or any with vmlinuz* or vmlinux in it or in its boot/, and
+	// lib/modules/RELEASE, modules/RELEASE or RELEASE.
+	Dir string
+	// Vmlinuz and Modules name them one by one: a bzImage or an ELF kernel,
+	// and the directory of its release or one that holds it.
+	Vmlinuz string
+	Modules string
+	Distro  string // for people, as in "debian"
+	Arch    string // default amd64
+	Source  string // for people; default the path
+}
+
+// Import copies a kernel into the store and points Name at it, in place of
+// what Name stood for. Nothing is left after a failure.
+func (s *Store) Import(ctx context.Context, req ImportRequest) (banger.Kernel, error) {
+	if err := banger.ValidateKernelName(req.Name); err != nil {
+		return banger.Kernel{}, err
+	}
+	unlock, err := artifact.Lock(ctx, s.lockPath(req.Name))
+	if err != nil {
+		return banger.Kernel{}, err
+	}
+	defer unlock()
+	return s.importLocked(ctx, req)
+}
+
+// importLocked is Import while the lock of the name is held.
+func (s *Store) importLocked(ctx context.Context, req ImportRequest) (banger.Kernel, error) {
+	if err := req.complete(); err != nil {
+		return banger.Kernel{}, err
+	}
+	tmp, err := s.buildDir(req.Name)
+	if err != nil {
+		return banger.Kernel{}, err
+	}
+	defer os.RemoveAll(tmp)
+	k, err := build(ctx, req, tmp)
+	if err != nil {
+		return banger.Kernel{}, err
+	}
+	unlock, err := s.lockNames(ctx)
+	if err != nil {
+		return banger.Kernel{}, err
+	}
+	defer unlock()
+	if err := artifact.Publish(tmp, s.entryDir(k.Digest)); err != nil {
+		return banger.Kernel{}, err
+	}
+	if err := s.point(req.Name, k.Digest); err != nil {
+		return banger.Kernel{}, err
+	}
+	return s.load(k.Digest, req.Name)
+}
+
+// buildDir makes an empty directory for what becomes name. The caller holds
+// the name's lock, so whatever lies there is left from a crash.
+func (s *Store) buildDir(name string) (string, error) {
+	dir := filepath.Join(s.dir, "building", name)
+	if err := os.RemoveAll(dir); err != nil {
+		return "", err
+	}
+	return dir, os.MkdirAll(dir, 0o700)
+}
+
+// complete finds kernel and modules in Dir and fills in the defaults.
+func (r *ImportRequest) complete() error {
+	if (r.Dir == "") == (r.Vmlinuz == "" || r.Modules == "") {
+		return banger.Errorf(banger.BadRequest, "cannot import the kernel %s: name either a directory or a kernel and its modules", r.Name).
+			Hint("banger kernel import %s --from DIR", r.Name).
+			Hint("banger kernel import %s --vmlinuz PATH --modules DIR", r.Name)
+	}
+	if r.Dir != "" {
+		if err := r.findInDir(); err != nil {
+			return err
+		}
+	}
+	if r.Source == "" {
+		r.Source = r.Vmlinuz
+	}
+	if r.Arch == "" {
+		r.Arch = "amd64"
+	}
+	if r.Arch != "amd64" {
+		return banger.Errorf(banger.BadRequest, "cannot import the kernel %s for %s: banger runs amd64 only", r.Name, r.Arch)
+	}
+	return nil
+}
+
+func (r *ImportRequest) findInDir() error {
+	var found []string
+	for _, pattern := range []string{"boot/vmlinuz*", "vmlinuz*", "boot/vmlinux*", "vmlinux*"} {
+		if found, _ = filepath.Glob(filepath.Join(globQuoted(r.Dir), pattern)); len(found) > 0 {
+			break
+		}
+	}
+	switch len(found) {
+	case 0:
+		return banger.Errorf(banger.BadRequest, "cannot import the kernel %s: %s holds no vmlinuz or vmlinux, nor does its boot directory", r.Name, r.Dir)
+	case 1:
+	default:
+		return banger.Errorf(banger.BadRequest, "cannot import the kernel %s: %s holds several: %s", r.Name, r.Dir, strings.Join(found, ", ")).
+			Hint("name one with --vmlinuz and --modules")
+	}
+	r.Vmlinuz = found[0]
+	r.Modules = r.Dir
+	for _, sub := range []string{"usr/lib/modules", "lib/modules", "modules"} {
+		if info, err := os.Stat(filepath.Join(r.Dir, sub)); err == nil && info.IsDir() {
+			r.Modules = filepath.Join(r.Dir, sub)
+		}
+	}
+	return nil
+}
+
+var globSpecial = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`)
+
+func globQuoted(path string) string { return globSpecial.Replace(path) }
+
+// build makes the entry in dir and gives its record, digest included.
+func build(ctx context.Context, req ImportRequest, dir string) (banger.Kernel, error) {
+	k := banger.Kernel{
+		Name: req.Name, Distro: req.Distro, Arch: req.Arch, Source: req.Source,
+		ImportedAt: time.Now().UTC().Truncate(time.Second),
+	}
+	var err error
+	if k.Release, err = writeKernel(req.Vmlinuz, dir); err != nil {
+		return k, err
+	}
+	modules, err := releaseDir(req.Modules, k.Release)
+	if err != nil {
+		return k, err
+	}
+	tree, err := scanModules(ctx, modules, k.Release)
+	if err != nil {
+		return k, err
+	}
+	if err := writeEarly(ctx, modules, tree, filepath.Join(dir, earlyDir)); err != nil {
+		return k, err
+	}
+	if err := writeModulesDisk(ctx, modules, k.Release, tree, filepath.Join(dir, modulesFile)); err != nil {
+		return k, err
+	}
+	err = seal(ctx, &k, dir)
+	return k, err
+}
+
+// writeKernel copies the kernel at path into dir, with the ELF kernel taken
+// out of a bzImage, and gives its release.
+func writeKernel(path, dir string) (release string, err error) {
+	bad := func(err error) error {
+		return banger.Errorf(banger.BadRequest, "cannot use %s as a kernel: %w", path, err)
+	}
+	b, err := readKernel(path)
+	if err != nil {
+		return "", bad(err)
+	}
+	if checkELF(b) == nil {
+		if release, err = elfRelease(b); err != nil {
+			return "", bad(err)
+		}
+		return release, os.WriteFile(filepath.Join(dir, vmlinuxFile), b, 0o644)
+	}
+	image, err := parseBzImage(b)
+	if err != nil {
+		return "", bad(err)
+	}
+	if release, err = image.release(); err != nil {
+		return "", bad(err)
+	}
+	vmlinux, err := image.vmlinux()
+	if err != nil {
+		return "", bad(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, vmlinuzFile), b, 0o644); err != nil {
+		return "", err
+	}
+	return release, os.WriteFile(filepath.Join(dir, vmlinuxFile), vmlinux, 0o644)
+}
+
+func readKernel(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("it is no regular file")
+	}
+	if info.Size() > maxVmlinux {
+		return nil, fmt.Errorf("it has %d bytes, which no kernel has", info.Size())
+	}
+	return os.ReadFile(path)
+}
+
+// releaseDir finds the directory of a release: dir itself or one in it.
+func releaseDir(dir, release string) (string, error) {
+	if isDir(filepath.Join(dir, release)) {
+		return filepath.Join(dir, release), nil
+	}
+	if isDir(filepath.Join(dir, "kernel")) {
+		return dir, nil
+	}
+	return "", banger.Errorf(banger.BadRequest, "cannot find the modules of %s: %s holds neither %s nor kernel", release, dir, release)
+}
+
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
+// seal hashes the files of an entry, derives its digest from them and writes
+// the record. Name, source and time are not part of the digest.
+func seal(ctx context.Context, k *banger.Kernel, dir string) error {
+	h := sha256.New()
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		sum, err := artifact.SHA256(ctx, path)
+		if err != nil {
+			return err
+		}
+		rel, _ := filepath.Rel(dir, path)
+		switch rel {
+		case vmlinuzFile:
+			k.VmlinuzSHA256 = sum
+		case vmlinuxFile:
+			k.VmlinuxSHA256 = sum
+		case modulesFile:
+			k.ModulesSHA256 = sum
+		}
+		k.SizeBytes += info.Size()
+		fmt.Fprintf(h, "%s  %s\n", sum, rel)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	k.Digest = hex.EncodeToString(h.Sum(nil))
+	record, err := json.MarshalIndent(k, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, recordFile), append(record, '\n'), 0o644)
+}

@@ -1,0 +1,58 @@
+package guestwire
+
+// Setup makes a guest this VM's own. It is sent after every boot and after
+// every restore, before anything else is asked of the guest.
+type Setup struct {
+	Hostname  string   `json:"hostname"`
+	MachineID string   `json:"machine_id"` // 32 hex digits
+	TimeNanos int64    `json:"time_nanos"` // host's clock, Unix nanoseconds, read just before sending
+	Entropy   []byte   `json:"entropy"`    // fresh random bytes of the host for the guest kernel's generator
+	GuestIP   string   `json:"guest_ip"`   // the VM's address, for /etc/hosts
+	Image     string   `json:"image"`      // NAME@sha256:DIGEST, for people to see in the guest
+	Env       []string `json:"env"`        // the image's own environment, KEY=VALUE
+	WorkDir   string   `json:"work_dir"`   // the image's own working directory, or ""
+}
+
+// SetupResult is what the guest reports once it is set up.
+type SetupResult struct {
+	Kernel  string `json:"kernel"`  // uname -r
+	BootID  string `json:"boot_id"` // of the guest kernel
+	Version string `json:"version"` // of the agent's build
+}
+
+// Health says whether the guest works.
+type Health struct {
+	UptimeSeconds float64  `json:"uptime_seconds"`
+	Problems      []string `json:"problems"` // what init could not do, one line each
+}
+
+// GuestStats is a sample of the guest's use of itself.
+type GuestStats struct {
+	UptimeSeconds float64 `json:"uptime_seconds"`
+	Load1         float64 `json:"load1"`
+	MemTotal      int64   `json:"mem_total"`  // bytes
+	MemUsed       int64   `json:"mem_used"`   // bytes: total less available
+	DiskTotal     int64   `json:"disk_total"` // bytes of the writable disk's file system
+	DiskUsed      int64   `json:"disk_used"`  // bytes
+	Processes     int     `json:"processes"`
+	CPUSeconds    float64 `json:"cpu_seconds"` // all processors, busy
+}
+
+// Shutdown ends the machine.
+type Shutdown struct {
+	TimeoutMillis int64 `json:"timeout_millis"` // processes get TERM at once and KILL at half of it
+	Reboot        bool  `json:"reboot"`         // reset instead of power off
+}
+
+// StatRequest asks what a path is.
+type StatRequest struct {
+	Path string `json:"path"`
+}
+
+// FileStat says what a path is; Exists is false for one that is not there.
+type FileStat struct {
+	Exists bool   `json:"exists"`
+	Dir    bool   `json:"dir"`
+	Mode   uint32 `json:"mode"` // as st_mode
+	Size   int64  `json:"size"` // bytes
+}

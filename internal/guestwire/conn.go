@@ -1,0 +1,289 @@
+package guestwire
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+)
+
+// ErrClosed is what streams of a connection that ended fail with.
+var ErrClosed = errors.New("the connection to the guest agent ended")
+
+// VersionError says that the two sides have no version in common.
+type VersionError struct{ Ours, Theirs uint16 }
+
+func (e *VersionError) Error() string {
+	return fmt.Sprintf("guest wire version %d is spoken here, %d there", e.Ours, e.Theirs)
+}
+
+// Conn carries streams over one byte stream. Either side may open and accept.
+type Conn struct {
+	rw     io.ReadWriteCloser
+	r      *Reader
+	w      *Writer
+	peer   Hello
+	accept func(*Stream)
+
+	mu      sync.Mutex
+	streams map[uint32]*Stream
+	lastID  uint32
+	err     error // why the connection ended
+	done    chan struct{}
+}
+
+// NewToken makes a token for HELLO.
+func NewToken() (t [TokenLen]byte) {
+	_, _ = rand.Read(t[:])
+	return t
+}
+
+// Dial begins the opening side of a connection: it sends HELLO with token and
+// waits for the peer's. accept, which may be nil, is called on a goroutine of
+// its own for each stream the peer opens.
+func Dial(rw io.ReadWriteCloser, token [TokenLen]byte, accept func(*Stream)) (*Conn, error) {
+	c := newConn(rw, accept)
+	if err := c.w.Write(TypeHello, Hello{Major, Minor, token}.append(nil), nil); err != nil {
+		return nil, err
+	}
+	return c.start()
+}
+
+// Redial begins a connection to a guest whose last HELLO carried old, and
+// gives it a new token.
+func Redial(rw io.ReadWriteCloser, old, token [TokenLen]byte, accept func(*Stream)) (*Conn, error) {
+	c := newConn(rw, accept)
+	if err := c.w.Restart(old, Hello{Major, Minor, token}); err != nil {
+		return nil, err
+	}
+	if err := c.r.SkipTo(old); err != nil {
+		return nil, err
+	}
+	c.r.token = nil
+	return c.start()
+}
+
+func (c *Conn) start() (*Conn, error) {
+	if err := c.readHello(); err != nil {
+		return nil, err
+	}
+	go c.run()
+	return c, nil
+}
+
+// Serve is the accepting side: it answers HELLO and handles streams until the
+// input ends. With resync it starts afresh whenever its peer does, dropping
+// all streams, and the connection goes on.
+func Serve(rw io.ReadWriteCloser, resync bool, accept func(*Stream)) error {
+	c := newConn(rw, accept)
+	restarted := false
+	for {
+		if err := c.answerHello(resync, restarted); err != nil {
+			return c.end(err)
+		}
+		err := c.readFrames()
+		if !errors.Is(err, ErrResync) {
+			return c.end(err)
+		}
+		c.dropStreams(err)
+		restarted = true
+	}
+}
+
+func newConn(rw io.ReadWriteCloser, accept func(*Stream)) *Conn {
+	return &Conn{
+		rw: rw, r: NewReader(rw), w: NewWriter(rw), accept: accept,
+		streams: make(map[uint32]*Stream), done: make(chan struct{}),
+	}
+}
+
+func (c *Conn) readHello() error {
+	typ, p, err := c.r.Next()
+	if err != nil {
+		return err
+	}
+	if typ != TypeHello {
+		return fmt.Errorf("%w: frame type %d before HELLO", ErrProtocol, typ)
+	}
+	if c.peer, err = parseHello(p); err != nil {
+		return err
+	}
+	if c.peer.Major != Major {
+		return &VersionError{Ours: Major, Theirs: c.peer.Major}
+	}
+	return nil
+}
+
+// answerHello reads the peer's HELLO and answers in kind. A version that does
+// not fit is answered too, so that the peer can say what is wrong.
+func (c *Conn) answerHello(resync, restarted bool) error {
+	old := c.peer.Token
+	err := c.readHello()
+	var bad *VersionError
+	if err != nil && !errors.As(err, &bad) {
+		return err
+	}
+	ours := Hello{Major, Minor, c.peer.Token}
+	if resync {
+		c.r.ScanFor(c.peer.Token)
+	}
+	if restarted {
+		return errors.Join(c.w.Restart(old, ours), err)
+	}
+	return errors.Join(c.w.Write(TypeHello, ours.append(nil), nil), err)
+}
+
+// Minor is the version both sides speak.
+func (c *Conn) Minor() uint16 { return min(Minor, c.peer.Minor) }
+
+// Done is closed when the connection has ended; Err says why.
+func (c *Conn) Done() <-chan struct{} { return c.done }
+
+// Err is why the connection ended, or nil while it lives.
+func (c *Conn) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+// Close ends the connection and all its streams.
+func (c *Conn) Close() error {
+	err := c.rw.Close()
+	_ = c.end(ErrClosed)
+	return err
+}
+
+func (c *Conn) run() { _ = c.end(c.readFrames()) }
+
+// end records why the connection ended, once, and fails what is open.
+func (c *Conn) end(err error) error {
+	if err == nil || errors.Is(err, io.EOF) {
+		err = ErrClosed
+	}
+	c.mu.Lock()
+	first := c.err == nil
+	if first {
+		c.err = err
+		close(c.done)
+	}
+	c.mu.Unlock()
+	if first {
+		_ = c.rw.Close()
+		c.dropStreams(err)
+	}
+	return err
+}
+
+func (c *Conn) dropStreams(err error) {
+	c.mu.Lock()
+	streams := c.streams
+	c.streams = make(map[uint32]*Stream)
+	c.mu.Unlock()
+	for _, s := range streams {
+		s.fail(err)
+	}
+}
+
+// Open begins a stream of a kind with a request body.
+func (c *Conn) Open(kind Kind, body []byte) (*Stream, error) {
+	c.mu.Lock()
+	if c.err != nil {
+		c.mu.Unlock()
+		return nil, c.err
+	}
+	if len(c.streams) >= MaxStreams {
+		c.mu.Unlock()
+		return nil, fmt.Errorf("cannot open another stream: %d are open", MaxStreams)
+	}
+	c.lastID++
+	s := newStream(c, c.lastID, kind, nil)
+	c.streams[s.id] = s
+	c.mu.Unlock()
+	if err := c.w.Write(TypeOpen, append(s.head(), byte(kind)), body); err != nil {
+		c.forget(s)
+		return nil, err
+	}
+	return s, nil
+}
+
+// Call opens a stream, waits for its result and returns the body.
+func (c *Conn) Call(ctx context.Context, kind Kind, body []byte) ([]byte, error) {
+	s, err := c.Open(kind, body)
+	if err != nil {
+		return nil, err
+	}
+	return s.Wait(ctx)
+}
+
+func (c *Conn) forget(s *Stream) {
+	c.mu.Lock()
+	if c.streams[s.id] == s {
+		delete(c.streams, s.id)
+	}
+	c.mu.Unlock()
+}
+
+func (c *Conn) stream(id uint32) *Stream {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.streams[id]
+}
+
+// readFrames dispatches frames until the input ends or is not this wire. It
+// never waits for anything but the input.
+func (c *Conn) readFrames() error {
+	for {
+		typ, p, err := c.r.Next()
+		if err != nil {
+			return err
+		}
+		if err := c.dispatch(typ, p); err != nil {
+			return err
+		}
+	}
+}
+
+func (c *Conn) dispatch(typ Type, p []byte) error {
+	if len(p) < 4 || typ == TypeHello {
+		return fmt.Errorf("%w: frame type %d of %d bytes inside a connection", ErrProtocol, typ, len(p))
+	}
+	id, p := binary.BigEndian.Uint32(p), p[4:]
+	if typ == TypeOpen {
+		return c.opened(id, p)
+	}
+	if typ != TypeReset && len(p) < 1 {
+		return fmt.Errorf("%w: short frame of type %d", ErrProtocol, typ)
+	}
+	s := c.stream(id)
+	if s == nil {
+		return nil
+	}
+	return s.handle(typ, p)
+}
+
+func (c *Conn) opened(id uint32, p []byte) error {
+	if len(p) < 1 || id == 0 {
+		return fmt.Errorf("%w: bad OPEN", ErrProtocol)
+	}
+	s := newStream(c, id, Kind(p[0]), append([]byte(nil), p[1:]...))
+	s.accepted = true
+	c.mu.Lock()
+	_, taken := c.streams[id]
+	full := len(c.streams) >= MaxStreams
+	if !taken && !full {
+		c.streams[id] = s
+	}
+	c.mu.Unlock()
+	switch {
+	case taken:
+		return fmt.Errorf("%w: stream %d opened twice", ErrProtocol, id)
+	case full || c.accept == nil:
+		go s.Fail("busy", fmt.Sprintf("at most %d streams at once", MaxStreams))
+	default:
+		go c.accept(s)
+	}
+	return nil
+}

@@ -1,0 +1,244 @@
+package guestwire
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+)
+
+// Kind says what a stream is for.
+type Kind uint8
+
+// The kinds of streams. Those from KindShim on are answered by the shim and
+// never reach a guest.
+const (
+	// KindExec runs a command. Body: Exec. Channels: Stdin towards the
+	// guest, Stdout and Stderr from it; with a pty everything comes on
+	// Stdout. Controls: ControlSignal, ControlResize. Result: Exit. A RESET
+	// hangs the command's process group up and kills it after 10 s.
+	KindExec Kind = 1
+	// KindCall is a request and an answer in JSON. Body: Call. Result: JSON.
+	KindCall Kind = 2
+	// KindPut unpacks a tar stream, read from channel 0. Body: Copy. Result:
+	// empty.
+	KindPut Kind = 3
+	// KindGet packs a path as a tar stream onto channel 0. Body: Copy.
+	// Result: empty.
+	KindGet Kind = 4
+
+	KindShim Kind = 64
+)
+
+// Channels of KindExec; KindPut and KindGet use channel 0.
+const (
+	Stdin  uint8 = 0
+	Stdout uint8 = 1
+	Stderr uint8 = 2
+)
+
+// ControlCode says what a control is.
+type ControlCode uint8
+
+// The controls.
+const (
+	ControlSignal ControlCode = 1 // body: u8 signal number, for the command's process group
+	ControlResize ControlCode = 2 // body: u16 rows, u16 columns, for its pty
+)
+
+// Exec asks for a command to be run. Only Argv is required.
+type Exec struct {
+	Argv  []string // not empty; Argv[0] is looked up in PATH of Env
+	Env   []string // KEY=VALUE, on top of the guest's own defaults
+	Dir   string   // "" is the user's home
+	User  string   // name or number; "" is root
+	UID   uint32   // for a User the image lacks: the id it is created with; 0 picks one
+	TTY   bool     // give it a pty of Rows × Cols
+	Rows  uint16
+	Cols  uint16
+	Stdin bool // false: stdin is /dev/null
+}
+
+// Append encodes the request.
+func (e Exec) Append(b []byte) []byte {
+	b = appendList(appendList(b, e.Argv), e.Env)
+	b = appendString(appendString(b, e.Dir), e.User)
+	b = binary.BigEndian.AppendUint32(b, e.UID)
+	b = append(b, boolByte(e.TTY), boolByte(e.Stdin))
+	b = binary.BigEndian.AppendUint16(b, e.Rows)
+	return binary.BigEndian.AppendUint16(b, e.Cols)
+}
+
+// ParseExec decodes the request. Bytes after it are a newer minor's.
+func ParseExec(b []byte) (Exec, error) {
+	d := decoder{b: b}
+	e := Exec{Argv: d.list(), Env: d.list(), Dir: d.string(), User: d.string(), UID: d.uint32()}
+	e.TTY, e.Stdin = d.bool(), d.bool()
+	e.Rows, e.Cols = d.uint16(), d.uint16()
+	if d.bad || len(e.Argv) == 0 {
+		return Exec{}, fmt.Errorf("%w: bad exec request", ErrProtocol)
+	}
+	return e, nil
+}
+
+// Exit is how a command ended.
+type Exit struct {
+	Status  uint8  // as a shell gives it: 128+n for a signal, 126 and 127 if it could not be run
+	Message string // why it could not be run, or ""
+}
+
+// Append encodes the exit.
+func (e Exit) Append(b []byte) []byte { return appendString(append(b, e.Status), e.Message) }
+
+// ParseExit decodes the exit.
+func ParseExit(b []byte) (Exit, error) {
+	if len(b) < 1 {
+		return Exit{}, fmt.Errorf("%w: empty exit", ErrProtocol)
+	}
+	d := decoder{b: b[1:]}
+	e := Exit{Status: b[0], Message: d.string()}
+	if d.bad {
+		return Exit{}, fmt.Errorf("%w: bad exit", ErrProtocol)
+	}
+	return e, nil
+}
+
+// SignalControl makes a ControlSignal.
+func SignalControl(signal uint8) Control { return Control{ControlSignal, []byte{signal}} }
+
+// ResizeControl makes a ControlResize.
+func ResizeControl(rows, cols uint16) Control {
+	b := binary.BigEndian.AppendUint16(nil, rows)
+	return Control{ControlResize, binary.BigEndian.AppendUint16(b, cols)}
+}
+
+// Signal reads a ControlSignal.
+func (c Control) Signal() (signal uint8, ok bool) {
+	if c.Code != ControlSignal || len(c.Body) < 1 {
+		return 0, false
+	}
+	return c.Body[0], true
+}
+
+// Resize reads a ControlResize.
+func (c Control) Resize() (rows, cols uint16, ok bool) {
+	if c.Code != ControlResize || len(c.Body) < 4 {
+		return 0, 0, false
+	}
+	return binary.BigEndian.Uint16(c.Body), binary.BigEndian.Uint16(c.Body[2:]), true
+}
+
+// Call names a method and carries its argument.
+type Call struct {
+	Method string          `json:"method"`
+	Params json.RawMessage `json:"params,omitempty"`
+}
+
+// Methods of the guest agent. Their parameter and result types are in
+// call.go; a method without one of them takes or gives null.
+const (
+	MethodSetup    = "setup"    // Setup → SetupResult; makes the guest this VM's own
+	MethodHealth   = "health"   // → Health
+	MethodStats    = "stats"    // → GuestStats
+	MethodSync     = "sync"     // flushes all file systems
+	MethodShutdown = "shutdown" // Shutdown; answers once the file systems are read-only, then ends the machine
+	MethodStat     = "stat"     // StatRequest → FileStat
+)
+
+// Copy asks for a tar stream in or out.
+type Copy struct {
+	Path      string `json:"path"`       // absolute, in the guest; for KindPut the directory to unpack in
+	Name      string `json:"name"`       // for KindGet: the name of the top entry instead of the base of Path
+	KeepOwner bool   `json:"keep_owner"` // numeric owners of the stream instead of the user's
+	User      string `json:"user"`       // whose the files become; "" is root
+	Follow    bool   `json:"follow"`     // for KindGet: follow Path if it is a symlink
+}
+
+// Failure is a request that the other side refused or failed. Codes are those
+// of the API.
+type Failure struct {
+	Code    string
+	Message string
+}
+
+func (f *Failure) Error() string { return f.Message }
+
+func (f *Failure) append(b []byte) []byte { return appendString(appendString(b, f.Code), f.Message) }
+
+func parseFailure(b []byte) *Failure {
+	d := decoder{b: b}
+	f := &Failure{Code: d.string(), Message: d.string()}
+	if d.bad {
+		return &Failure{Code: "internal", Message: "the guest agent failed without a reason"}
+	}
+	return f
+}
+
+func appendString(b []byte, s string) []byte {
+	return append(binary.BigEndian.AppendUint32(b, uint32(len(s))), s...)
+}
+
+func appendList(b []byte, list []string) []byte {
+	b = binary.BigEndian.AppendUint32(b, uint32(len(list)))
+	for _, s := range list {
+		b = appendString(b, s)
+	}
+	return b
+}
+
+func boolByte(v bool) byte {
+	if v {
+		return 1
+	}
+	return 0
+}
+
+// decoder takes values off the front of b; bad remembers that something was
+// missing, so that callers check once.
+type decoder struct {
+	b   []byte
+	bad bool
+}
+
+func (d *decoder) take(n int) []byte {
+	if d.bad || n < 0 || n > len(d.b) {
+		d.bad = true
+		return nil
+	}
+	v := d.b[:n]
+	d.b = d.b[n:]
+	return v
+}
+
+func (d *decoder) uint32() uint32 {
+	if v := d.take(4); v != nil {
+		return binary.BigEndian.Uint32(v)
+	}
+	return 0
+}
+
+func (d *decoder) uint16() uint16 {
+	if v := d.take(2); v != nil {
+		return binary.BigEndian.Uint16(v)
+	}
+	return 0
+}
+
+func (d *decoder) bool() bool {
+	v := d.take(1)
+	return v != nil && v[0] != 0
+}
+
+func (d *decoder) string() string { return string(d.take(int(d.uint32()))) }
+
+func (d *decoder) list() []string {
+	n := int(d.uint32())
+	if n > len(d.b)/4 { // each item takes four bytes at least
+		d.bad = true
+		return nil
+	}
+	list := make([]string, 0, n)
+	for range n {
+		list = append(list, d.string())
+	}
+	return list
+}

@@ -1,0 +1,346 @@
+package guestwire
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+)
+
+// ErrReset is what a stream fails with that its opener abandoned.
+var ErrReset = errors.New("the stream was abandoned")
+
+// Stream is one request and what flows in both directions until its result.
+type Stream struct {
+	Kind Kind
+	Body []byte // of OPEN, on the accepting side
+
+	conn     *Conn
+	id       uint32
+	accepted bool // we accepted it, the peer opened it
+
+	mu       sync.Mutex
+	cond     sync.Cond // any change below
+	in       [MaxChannels]inbound
+	out      [MaxChannels]outbound
+	controls []Control
+	result   *Result
+	err      error
+	ended    bool          // result sent or received, reset, or connection lost
+	done     chan struct{} // closed with ended
+}
+
+type inbound struct {
+	buf      []byte
+	consumed int // by the reader, not yet given back as credit
+	eof      bool
+}
+
+type outbound struct {
+	used int // bytes sent and not yet credited
+	eof  bool
+}
+
+// Control is an out-of-band message to a running stream.
+type Control struct {
+	Code ControlCode
+	Body []byte
+}
+
+// Result ends a stream.
+type Result struct {
+	OK   bool
+	Body []byte // of the kind's own form, or an error's (see Failure)
+}
+
+func newStream(c *Conn, id uint32, kind Kind, body []byte) *Stream {
+	s := &Stream{Kind: kind, Body: body, conn: c, id: id, done: make(chan struct{})}
+	s.cond.L = &s.mu
+	return s
+}
+
+func (s *Stream) head() []byte { return binary.BigEndian.AppendUint32(make([]byte, 0, 16), s.id) }
+
+// Done is closed when the stream has ended in any way.
+func (s *Stream) Done() <-chan struct{} { return s.done }
+
+// Err is why the stream ended without a result, or nil.
+func (s *Stream) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+// Reader reads one channel. It returns io.EOF after the peer's EOF or the
+// stream's result, and the stream's error after a loss.
+func (s *Stream) Reader(channel uint8) io.Reader { return channelReader{s, channel} }
+
+// Writer writes one channel, waiting for credit; Close sends EOF.
+func (s *Stream) Writer(channel uint8) io.WriteCloser { return channelWriter{s, channel} }
+
+// Wait waits for the result: its body, or the peer's *Failure, or what ended
+// the stream. If ctx ends first the stream is abandoned.
+func (s *Stream) Wait(ctx context.Context) ([]byte, error) {
+	select {
+	case <-s.done:
+	case <-ctx.Done():
+		s.Reset()
+		return nil, ctx.Err()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.result == nil:
+		return nil, s.err
+	case s.result.OK:
+		return s.result.Body, nil
+	}
+	return nil, parseFailure(s.result.Body)
+}
+
+// Result is the result as it came, for passing on; nil if there is none.
+func (s *Stream) Result() *Result {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.result
+}
+
+// Reset abandons a stream we opened.
+func (s *Stream) Reset() {
+	if s.finish(nil, ErrReset) {
+		_ = s.conn.w.Write(TypeReset, s.head(), nil)
+	}
+}
+
+// Finish ends a stream we accepted, with success.
+func (s *Stream) Finish(body []byte) { s.Pass(Result{OK: true, Body: body}) }
+
+// Fail ends a stream we accepted, with an error of a code and a message.
+func (s *Stream) Fail(code, message string) {
+	s.Pass(Result{Body: (&Failure{Code: code, Message: message}).append(nil)})
+}
+
+// Pass ends a stream we accepted with a result from elsewhere.
+func (s *Stream) Pass(r Result) {
+	if !s.finish(&r, nil) {
+		return
+	}
+	status := byte(1)
+	if r.OK {
+		status = 0
+	}
+	_ = s.conn.w.Write(TypeResult, append(s.head(), status), r.Body)
+}
+
+// Control sends an out-of-band message.
+func (s *Stream) Control(c Control) error {
+	if s.hasEnded() {
+		return s.goneErr()
+	}
+	return s.conn.w.Write(TypeControl, append(s.head(), byte(c.Code)), c.Body)
+}
+
+// NextControl waits for a control from the peer; false means the stream
+// ended.
+func (s *Stream) NextControl() (Control, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.controls) == 0 && !s.ended {
+		s.cond.Wait()
+	}
+	if len(s.controls) == 0 {
+		return Control{}, false
+	}
+	c := s.controls[0]
+	s.controls = s.controls[1:]
+	return c, true
+}
+
+func (s *Stream) hasEnded() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ended
+}
+
+func (s *Stream) goneErr() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return s.err
+	}
+	return io.ErrClosedPipe
+}
+
+// fail ends the stream because of the connection.
+func (s *Stream) fail(err error) { s.finish(nil, err) }
+
+// finish ends the stream once; false means it had ended before.
+func (s *Stream) finish(r *Result, err error) bool {
+	s.mu.Lock()
+	if s.ended {
+		s.mu.Unlock()
+		return false
+	}
+	s.ended, s.result, s.err = true, r, err
+	s.cond.Broadcast()
+	close(s.done)
+	s.mu.Unlock()
+	s.conn.forget(s)
+	return true
+}
+
+// handle takes one frame; it never waits.
+func (s *Stream) handle(typ Type, p []byte) error {
+	switch typ {
+	case TypeData, TypeEOF:
+		return s.received(p[0], p[1:], typ == TypeEOF)
+	case TypeCredit:
+		return s.credited(p)
+	case TypeControl:
+		return s.controlled(Control{ControlCode(p[0]), append([]byte(nil), p[1:]...)})
+	case TypeResult:
+		s.finish(&Result{OK: p[0] == 0, Body: append([]byte(nil), p[1:]...)}, nil)
+	case TypeReset:
+		s.finish(nil, ErrReset)
+	}
+	return nil
+}
+
+func (s *Stream) received(channel uint8, data []byte, eof bool) error {
+	if channel >= MaxChannels {
+		return fmt.Errorf("%w: channel %d", ErrProtocol, channel)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	in := &s.in[channel]
+	if in.eof || len(in.buf)+in.consumed+len(data) > Window {
+		return fmt.Errorf("%w: channel %d overrun", ErrProtocol, channel)
+	}
+	in.buf = append(in.buf, data...)
+	in.eof = eof
+	s.cond.Broadcast()
+	return nil
+}
+
+func (s *Stream) credited(p []byte) error {
+	if len(p) != 5 || p[0] >= MaxChannels {
+		return fmt.Errorf("%w: bad CREDIT", ErrProtocol)
+	}
+	n := binary.BigEndian.Uint32(p[1:])
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := &s.out[p[0]]
+	if int64(n) > int64(out.used) {
+		return fmt.Errorf("%w: credit for bytes never sent", ErrProtocol)
+	}
+	out.used -= int(n)
+	s.cond.Broadcast()
+	return nil
+}
+
+func (s *Stream) controlled(c Control) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.controls) >= maxControls {
+		return fmt.Errorf("%w: too many controls", ErrProtocol)
+	}
+	s.controls = append(s.controls, c)
+	s.cond.Broadcast()
+	return nil
+}
+
+type channelReader struct {
+	s  *Stream
+	ch uint8
+}
+
+func (r channelReader) Read(p []byte) (int, error) {
+	n, credit, err := r.take(p)
+	if credit > 0 {
+		head := append(r.s.head(), r.ch)
+		_ = r.s.conn.w.Write(TypeCredit, binary.BigEndian.AppendUint32(head, uint32(credit)), nil)
+	}
+	return n, err
+}
+
+// take copies what is there, waiting for it, and says how much credit to give
+// back: in halves of the window, so that it costs few frames.
+func (r channelReader) take(p []byte) (n, credit int, err error) {
+	s := r.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	in := &s.in[r.ch]
+	for len(in.buf) == 0 {
+		if in.eof || s.ended && s.err == nil {
+			return 0, 0, io.EOF
+		}
+		if s.ended {
+			return 0, 0, s.err
+		}
+		s.cond.Wait()
+	}
+	n = copy(p, in.buf)
+	in.buf = in.buf[n:]
+	if len(in.buf) == 0 {
+		in.buf = nil
+	}
+	in.consumed += n
+	if in.consumed >= Window/2 && !in.eof && !s.ended {
+		credit, in.consumed = in.consumed, 0
+	}
+	return n, credit, nil
+}
+
+type channelWriter struct {
+	s  *Stream
+	ch uint8
+}
+
+func (w channelWriter) Write(p []byte) (written int, err error) {
+	for len(p) > 0 {
+		n, err := w.reserve(min(len(p), MaxData))
+		if err != nil {
+			return written, err
+		}
+		if err := w.s.conn.w.Write(TypeData, append(w.s.head(), w.ch), p[:n]); err != nil {
+			return written, err
+		}
+		written, p = written+n, p[n:]
+	}
+	return written, nil
+}
+
+// reserve waits for credit and takes up to want bytes of it.
+func (w channelWriter) reserve(want int) (int, error) {
+	s := w.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := &s.out[w.ch]
+	for out.used == Window && !s.ended && !out.eof {
+		s.cond.Wait()
+	}
+	switch {
+	case s.ended && s.err != nil:
+		return 0, s.err
+	case s.ended || out.eof:
+		return 0, io.ErrClosedPipe
+	}
+	n := min(want, Window-out.used)
+	out.used += n
+	return n, nil
+}
+
+func (w channelWriter) Close() error {
+	s := w.s
+	s.mu.Lock()
+	already := s.out[w.ch].eof || s.ended
+	s.out[w.ch].eof = true
+	s.cond.Broadcast()
+	s.mu.Unlock()
+	if already {
+		return nil
+	}
+	return s.conn.w.Write(TypeEOF, append(s.head(), w.ch), nil)
+}

@@ -1,0 +1,290 @@
+package guestwire
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"net"
+	"testing"
+	"testing/iotest"
+)
+
+// echo is an accepting side that copies channel 0 to channel 1.
+func echo(s *Stream) {
+	out := s.Writer(Stdout)
+	_, err := io.Copy(out, s.Reader(Stdin))
+	_ = out.Close()
+	if err == nil {
+		s.Finish(Exit{Status: 7}.Append(nil))
+	}
+}
+
+func dialEcho(t *testing.T, accept func(*Stream)) *Conn {
+	t.Helper()
+	here, there := net.Pipe()
+	go func() { _ = Serve(there, true, accept) }()
+	c, err := Dial(here, NewToken(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+func TestStreamCarriesBytesBothWaysAndEndsWithItsResult(t *testing.T) {
+	c := dialEcho(t, echo)
+	s, err := c.Open(KindExec, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := make([]byte, 3<<20)
+	_, _ = rand.Read(sent)
+	go func() {
+		w := s.Writer(Stdin)
+		_, _ = w.Write(sent)
+		_ = w.Close()
+	}()
+	got, err := io.ReadAll(s.Reader(Stdout))
+	if err != nil || sha256.Sum256(got) != sha256.Sum256(sent) {
+		t.Fatalf("echo gave %d bytes of %d: %v", len(got), len(sent), err)
+	}
+	body, err := s.Wait(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if exit, err := ParseExit(body); err != nil || exit.Status != 7 {
+		t.Fatalf("exit %v, %v", exit, err)
+	}
+}
+
+func TestReaderThatStandsStillDelaysNoOtherStream(t *testing.T) {
+	c := dialEcho(t, echo)
+	stuck, err := c.Open(KindExec, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	full := make(chan struct{})
+	go func() {
+		w := stuck.Writer(Stdin)
+		_, _ = w.Write(make([]byte, 2*Window)) // fits: one window each way
+		close(full)
+		_, _ = w.Write(make([]byte, 4*Window)) // does not
+	}()
+	<-full
+	other, err := c.Open(KindExec, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := other.Writer(Stdin)
+	_, _ = w.Write([]byte("hello"))
+	_ = w.Close()
+	if got, err := io.ReadAll(other.Reader(Stdout)); err != nil || string(got) != "hello" {
+		t.Fatalf("got %q, %v", got, err)
+	}
+	stuck.Reset()
+}
+
+func TestResetReachesTheAcceptingSide(t *testing.T) {
+	ended := make(chan error, 1)
+	c := dialEcho(t, func(s *Stream) {
+		<-s.Done()
+		ended <- s.Err()
+	})
+	s, err := c.Open(KindExec, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Reset()
+	if err := <-ended; !errors.Is(err, ErrReset) {
+		t.Fatalf("ended with %v", err)
+	}
+}
+
+func TestFailureKeepsItsCode(t *testing.T) {
+	c := dialEcho(t, func(s *Stream) { s.Fail("not_found", "cannot run: no such user") })
+	_, err := c.Call(context.Background(), KindCall, nil)
+	var f *Failure
+	if !errors.As(err, &f) || f.Code != "not_found" {
+		t.Fatalf("got %v", err)
+	}
+}
+
+func TestControlsArriveInOrder(t *testing.T) {
+	got := make(chan uint8, 3)
+	c := dialEcho(t, func(s *Stream) {
+		for range 3 {
+			ctl, _ := s.NextControl()
+			sig, _ := ctl.Signal()
+			got <- sig
+		}
+		s.Finish(nil)
+	})
+	s, err := c.Open(KindExec, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, sig := range []uint8{1, 15, 9} {
+		if err := s.Control(SignalControl(sig)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.Wait(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if a, b, c := <-got, <-got, <-got; a != 1 || b != 15 || c != 9 {
+		t.Fatalf("got %d %d %d", a, b, c)
+	}
+}
+
+func TestLostConnectionFailsEveryStream(t *testing.T) {
+	here, there := net.Pipe()
+	opened := make(chan struct{})
+	go func() { _ = Serve(there, false, func(*Stream) { close(opened) }) }()
+	c, err := Dial(here, NewToken(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := c.Open(KindExec, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-opened
+	_ = there.Close()
+	if _, err := s.Wait(context.Background()); !errors.Is(err, ErrClosed) {
+		t.Fatalf("stream ended with %v", err)
+	}
+	if _, err := c.Open(KindExec, nil); !errors.Is(err, ErrClosed) {
+		t.Fatalf("open gave %v", err)
+	}
+}
+
+// swapped is a guest's end of a link whose host is exchanged underneath, as a
+// restore does: it notices nothing.
+type swapped struct {
+	io.Reader
+	out chan io.Writer
+	cur io.Writer
+}
+
+func (s *swapped) Write(p []byte) (int, error) {
+	select {
+	case s.cur = <-s.out:
+	default:
+	}
+	return s.cur.Write(p)
+}
+func (s *swapped) Close() error { return nil }
+
+func TestNewHostStartsAfreshInTheMiddleOfAFrame(t *testing.T) {
+	first, firstHost := net.Pipe()
+	second, secondHost := net.Pipe()
+	halfFrame := []byte{byte(TypeData), 0, 1, 0, 0, 0, 0, 1} // promises 256 bytes, holds 4
+	var in bytes.Buffer
+	token := NewToken()
+	w := NewWriter(&in)
+	_ = w.Write(TypeHello, Hello{Major, Minor, token}.append(nil), nil)
+	_ = w.Write(TypeOpen, []byte{0, 0, 0, 1, byte(KindExec)}, nil)
+	in.Write(halfFrame)
+	guest := &swapped{Reader: io.MultiReader(&in, iotest.OneByteReader(second)), out: make(chan io.Writer, 1), cur: first}
+	dropped := make(chan error, 1)
+	go func() {
+		_ = Serve(guest, true, func(s *Stream) {
+			if s.Kind == KindExec {
+				guest.out <- second
+				<-s.Done()
+				dropped <- s.Err()
+				return
+			}
+			s.Finish([]byte("afresh"))
+		})
+	}()
+	if typ, _, err := NewReader(firstHost).Next(); typ != TypeHello || err != nil {
+		t.Fatalf("first host read %d, %v", typ, err)
+	}
+	c, err := Redial(secondHost, token, NewToken(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := <-dropped; !errors.Is(err, ErrResync) {
+		t.Fatalf("old stream ended with %v", err)
+	}
+	if got, err := c.Call(context.Background(), KindCall, nil); string(got) != "afresh" || err != nil {
+		t.Fatalf("got %q, %v", got, err)
+	}
+}
+
+func TestOtherMajorVersionIsRefusedByName(t *testing.T) {
+	here, there := net.Pipe()
+	go func() {
+		_, _, _ = NewReader(there).Next()
+		_ = NewWriter(there).Write(TypeHello, Hello{Major: 99}.append(nil), nil)
+	}()
+	_, err := Dial(here, NewToken(), nil)
+	var v *VersionError
+	if !errors.As(err, &v) || v.Theirs != 99 {
+		t.Fatalf("got %v", err)
+	}
+}
+
+func TestExecRequestSurvivesTheWire(t *testing.T) {
+	want := Exec{Argv: []string{"sh", "-c", "echo \x00é"}, Env: []string{"A=b"}, Dir: "/x", User: "u", UID: 1000, TTY: true, Rows: 3, Cols: 4, Stdin: true}
+	got, err := ParseExec(want.Append(nil))
+	if err != nil || got.Argv[2] != want.Argv[2] || got.Env[0] != "A=b" || got.UID != 1000 || !got.TTY || !got.Stdin || got.Cols != 4 {
+		t.Fatalf("got %+v, %v", got, err)
+	}
+}
+
+// fuzzSeeds are connections worth mutating.
+func fuzzSeeds(f *testing.F) {
+	var b bytes.Buffer
+	w := NewWriter(&b)
+	_ = w.Write(TypeHello, Hello{Major, Minor, [TokenLen]byte{1}}.append(nil), nil)
+	_ = w.Write(TypeOpen, []byte{0, 0, 0, 1, byte(KindExec)}, Exec{Argv: []string{"true"}}.Append(nil))
+	_ = w.Write(TypeData, []byte{0, 0, 0, 1, 0}, []byte("data"))
+	_ = w.Write(TypeCredit, []byte{0, 0, 0, 1, 1}, []byte{0, 0, 0, 4})
+	_ = w.Write(TypeControl, []byte{0, 0, 0, 1, 1}, []byte{15})
+	_ = w.Write(TypeEOF, []byte{0, 0, 0, 1, 0}, nil)
+	_ = w.Write(TypeResult, []byte{0, 0, 0, 1, 0}, Exit{}.Append(nil))
+	_ = w.Write(TypeReset, []byte{0, 0, 0, 1}, nil)
+	f.Add(b.Bytes())
+	f.Add([]byte{})
+}
+
+type script struct {
+	io.Reader
+	io.Writer
+}
+
+func (script) Close() error { return nil }
+
+// FuzzServe feeds arbitrary bytes to the accepting side, which is the guest's
+// and the shim's.
+func FuzzServe(f *testing.F) {
+	fuzzSeeds(f)
+	f.Fuzz(func(t *testing.T, in []byte) {
+		_ = Serve(script{bytes.NewReader(in), io.Discard}, true, func(s *Stream) {
+			_, _ = ParseExec(s.Body)
+			echo(s)
+		})
+	})
+}
+
+// FuzzDial feeds arbitrary bytes to the opening side, which must survive a
+// hostile guest.
+func FuzzDial(f *testing.F) {
+	fuzzSeeds(f)
+	f.Fuzz(func(t *testing.T, in []byte) {
+		c, err := Dial(script{bytes.NewReader(in), io.Discard}, NewToken(), nil)
+		if err != nil {
+			return
+		}
+		if body, err := c.Call(context.Background(), KindExec, nil); err == nil {
+			_, _ = ParseExit(body)
+		}
+		<-c.Done()
+	})
+}

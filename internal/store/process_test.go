@@ -1,0 +1,204 @@
+package store
+
+import (
+	"bufio"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"testing"
+
+	"banger"
+)
+
+// parts are what the test binary does when it stands in for another process.
+var parts = map[string]func(ctx context.Context, path string) error{
+	"reserve": reserveMany,
+	"migrate": dieInMigration,
+	"open":    openOnce,
+}
+
+// start runs a part in a process of its own. Closing its stdin lets it go on.
+func start(t *testing.T, part, path string) (cmd *exec.Cmd, stdin io.Closer, stdout *bufio.Scanner) {
+	t.Helper()
+	cmd = exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "STORE_TEST_PART="+part, "STORE_TEST_PATH="+path)
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	must(t, err)
+	out, err := cmd.StdoutPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	return cmd, in, bufio.NewScanner(out)
+}
+
+// waitForStart blocks until the test says go.
+func waitForStart() { _, _ = io.Copy(io.Discard, os.Stdin) }
+
+const perProcess = 60
+
+// reserveMany says each name once it was acknowledged.
+func reserveMany(ctx context.Context, path string) error {
+	waitForStart()
+	s, err := Open(ctx, path)
+	if err != nil {
+		return err
+	}
+	if err := s.UpsertImage(ctx, banger.Image{ID: "i1", Name: "debian", RootfsPath: "/r"}); err != nil {
+		return err
+	}
+	for i := range perProcess {
+		name := fmt.Sprintf("vm-%d-%d", os.Getpid(), i)
+		if _, err := s.ReserveVM(ctx, newVM(name), "10.77.0.0/16"); err != nil {
+			return err
+		}
+		fmt.Println(name)
+	}
+	return s.Close()
+}
+
+func openOnce(ctx context.Context, path string) error {
+	waitForStart()
+	s, err := Open(ctx, path)
+	if err != nil {
+		return err
+	}
+	return s.Close()
+}
+
+// dieInMigration stands still with a migration done and not committed.
+func dieInMigration(ctx context.Context, path string) error {
+	db := connect(path, pragmas)
+	return inTx(ctx, db, func(tx *sql.Tx) error {
+		if err := step(ctx, tx); err != nil {
+			return err
+		}
+		fmt.Println("done")
+		waitForStart()
+		return errors.New("it should have been killed")
+	})
+}
+
+func TestTwoProcessesOpenAndWriteAtOnce(t *testing.T) {
+	path := newPath(t)
+	first, go1, out1 := start(t, "reserve", path)
+	second, go2, out2 := start(t, "reserve", path)
+	go1.Close()
+	go2.Close()
+	drained := make(chan struct{})
+	go func() {
+		defer close(drained)
+		for out2.Scan() {
+		}
+	}()
+	for out1.Scan() {
+	}
+	<-drained
+	must(t, first.Wait())
+	must(t, second.Wait())
+
+	s := mustOpen(t, path)
+	vms, err := s.VMs(t.Context())
+	must(t, err)
+	addresses := map[string]bool{}
+	for _, vm := range vms {
+		addresses[vm.GuestIP] = true
+	}
+	if len(vms) != 2*perProcess || len(addresses) != 2*perProcess {
+		t.Errorf("%d rows with %d addresses, want %d of both", len(vms), len(addresses), 2*perProcess)
+	}
+}
+
+func TestManyProcessesUpgradeOneDatabase(t *testing.T) {
+	for round := range 5 {
+		path := newPath(t)
+		if round%2 == 0 {
+			build(t, path, atLevel1...)
+		}
+		var all []*exec.Cmd
+		var starts []io.Closer
+		for range 4 {
+			cmd, in, _ := start(t, "open", path)
+			all, starts = append(all, cmd), append(starts, in)
+		}
+		for _, s := range starts {
+			s.Close()
+		}
+		for _, cmd := range all {
+			if err := cmd.Wait(); err != nil {
+				t.Errorf("round %d: %v", round, err)
+			}
+		}
+		if got := query(t, mustOpen(t, path), "SELECT count(*) FROM schema_migrations"); got != fmt.Sprint(len(migrations)) {
+			t.Errorf("%s migrations are recorded", got)
+		}
+	}
+}
+
+func TestKillDuringWritesLosesNothingAcknowledged(t *testing.T) {
+	path := newPath(t)
+	cmd, in, out := start(t, "reserve", path)
+	in.Close()
+	var acknowledged []string
+	for len(acknowledged) < perProcess/2 && out.Scan() {
+		acknowledged = append(acknowledged, out.Text())
+	}
+	must(t, cmd.Process.Kill())
+	for out.Scan() {
+		acknowledged = append(acknowledged, out.Text())
+	}
+	if len(acknowledged) < perProcess/2 {
+		t.Fatalf("it ended after %d rows by itself", len(acknowledged))
+	}
+	i, err := Inspect(t.Context(), path)
+	must(t, err)
+	if i.Status != StatusCurrent {
+		t.Errorf("inspected as %s (%s)", i.Status, i.Detail)
+	}
+	s := mustOpen(t, path)
+	for _, name := range acknowledged {
+		if _, err := s.VMByName(t.Context(), name); err != nil {
+			t.Error(err)
+		}
+	}
+	mustReserve(t, s, "next")
+}
+
+func TestKillInTheMiddleOfAMigrationUndoesIt(t *testing.T) {
+	path := newPath(t)
+	build(t, path, atLevel1...)
+	cmd, _, out := start(t, "migrate", path)
+	if !out.Scan() || out.Text() != "done" {
+		t.Fatal("the other process did not get to the middle")
+	}
+	must(t, cmd.Process.Kill())
+	_ = cmd.Wait()
+	i, err := Inspect(t.Context(), path)
+	must(t, err)
+	if i.Level != 1 {
+		t.Errorf("level %d, want 1: what was not committed must be undone", i.Level)
+	}
+	s := mustOpen(t, path)
+	checkOldRows(t, s, 1)
+}
+
+// A copy that a writer disturbed would be refused as damaged or miss rows.
+func TestInspectWhileAnotherProcessWrites(t *testing.T) {
+	path := newPath(t)
+	mustOpen(t, path)
+	cmd, in, out := start(t, "reserve", path)
+	in.Close()
+	for seen := 0; out.Scan(); {
+		seen++
+		i, err := Inspect(t.Context(), path)
+		must(t, err)
+		if i.Status != StatusCurrent || len(i.VMs) < seen {
+			t.Fatalf("after %d rows inspected as %s (%s) with %d rows", seen, i.Status, i.Detail, len(i.VMs))
+		}
+	}
+	must(t, cmd.Wait())
+}

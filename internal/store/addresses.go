@@ -103,23 +103,28 @@ func freeAddress(ctx context.Context, tx *sql.Tx, network netip.Prefix) (string,
 // from the number alone; a row of another tool, which cannot be started, does
 // not.
 func takenNumbers(ctx context.Context, tx *sql.Tx, network netip.Prefix) (map[int]bool, error) {
-	rows, err := tx.QueryContext(ctx, `SELECT coalesce(guest_ip, ''),
-		CASE WHEN json_valid(spec_json) THEN json_extract(spec_json, '$.layout') IS NOT NULL ELSE 0 END FROM vms`)
+	rows, err := tx.QueryContext(ctx, "SELECT coalesce(guest_ip, ''), coalesce(spec_json, '') FROM vms")
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
 	taken := map[int]bool{}
 	for rows.Next() {
-		var address string
-		var ours bool
-		if err := rows.Scan(&address, &ours); err != nil {
+		var address, spec string
+		if err := rows.Scan(&address, &spec); err != nil {
 			return nil, err
 		}
-		a, err := netip.ParseAddr(address)
-		if n, ok := HostNumber(network, address); ok && (ours || err == nil && network.Contains(a)) {
+		n, ok := HostNumber(network, address)
+		if ok && (network.Contains(netip.MustParseAddr(address)) || layout(spec) > 0) {
 			taken[n] = true
 		}
 	}
 	return taken, rows.Err()
+}
+
+// layout is the spec's Layout: 0 for another tool's row.
+func layout(text string) int {
+	var spec banger.Spec
+	decode(text, &spec)
+	return spec.Layout
 }

@@ -69,7 +69,7 @@ func (i *Inspection) read(ctx context.Context, db *sql.DB) (verdict, error) {
 			return v, err
 		}
 	}
-	vms, err1 := listVMs(ctx, db, "")
+	vms, err1 := listVMs(ctx, db, (*vmRow).vm, "")
 	images, err2 := listImages(ctx, db)
 	i.VMs, i.Images = vms, images
 	if v.status == StatusNewer {

@@ -46,6 +46,7 @@ type Store struct {
 	// writer is held during a write: goroutines of one process queue here
 	// at once, rather than in SQLite's busy handler, which sleeps.
 	writer chan struct{}
+	memo   memo
 }
 
 // Open opens the database at path, makes it with mode 0600 where there is

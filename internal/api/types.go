@@ -1,0 +1,197 @@
+package api
+
+import (
+	"time"
+
+	"banger"
+)
+
+// Version says which build answers.
+type Version struct {
+	Version string `json:"version"`
+	Commit  string `json:"commit"`
+	BuildID string `json:"build_id" doc:"identifies the binary; builds with the same id are interchangeable"`
+	BuiltAt string `json:"built_at"`
+	PID     int    `json:"pid"`
+	State   string `json:"state_dir"`
+	Socket  string `json:"socket"`
+}
+
+// VM is a VM as it is now: its row, joined with what was observed.
+type VM struct {
+	ID            string           `json:"id"`
+	Name          string           `json:"name"`
+	State         banger.State     `json:"state" doc:"observed, not remembered"`
+	LastError     string           `json:"last_error,omitempty"`
+	Image         string           `json:"image" doc:"name of the image, or its id where the image is gone"`
+	ImageID       string           `json:"image_id"`
+	GuestIP       string           `json:"guest_ip"`
+	Network       string           `json:"network" doc:"none, allow list or nat"`
+	Spec          banger.Spec      `json:"spec"`
+	Runtime       banger.Runtime   `json:"runtime"`
+	Stats         banger.Stats     `json:"stats"`
+	Workspace     banger.Workspace `json:"workspace"`
+	Isolation     []string         `json:"isolation" doc:"what confines the VMM, as in force"`
+	Dir           string           `json:"dir" doc:"its directory; the shim's socket is inside"`
+	ShimPID       int              `json:"shim_pid,omitempty"`
+	VMMPID        int              `json:"vmm_pid,omitempty"`
+	BootID        string           `json:"boot_id,omitempty" doc:"of the guest kernel"`
+	GuestKernel   string           `json:"guest_kernel,omitempty" doc:"uname -r"`
+	Parent        string           `json:"parent,omitempty" doc:"id of the VM it was forked from"`
+	Foreign       bool             `json:"foreign,omitempty" doc:"written by another tool: can be shown and deleted only"`
+	CreatedAt     time.Time        `json:"created_at"`
+	UpdatedAt     time.Time        `json:"updated_at"`
+	LastTouchedAt time.Time        `json:"last_touched_at"`
+}
+
+// RefID and RefName let a VM be found by reference.
+func (v VM) RefID() string   { return v.ID }
+func (v VM) RefName() string { return v.Name }
+
+// CreateVM asks for a VM. Zero values mean the configured default.
+type CreateVM struct {
+	Name      string   `json:"name,omitempty" doc:"generated when empty"`
+	Image     string   `json:"image,omitempty"`
+	Kernel    string   `json:"kernel,omitempty"`
+	VCPU      int      `json:"vcpu,omitempty"`
+	MemoryMiB int64    `json:"memory_mib,omitempty"`
+	DiskBytes int64    `json:"disk_size_bytes,omitempty"`
+	NAT       *bool    `json:"nat,omitempty"`
+	Allow     []string `json:"allow,omitempty"`
+	Publish   []string `json:"publish,omitempty"`
+	Init      string   `json:"init,omitempty"`
+	Cold      bool     `json:"cold,omitempty" doc:"boot without a template"`
+	Ephemeral bool     `json:"ephemeral,omitempty" doc:"goes when its owner's stream ends"`
+	Start     bool     `json:"start,omitempty" doc:"start it and wait until its shim answers; the guest may still be booting"`
+	Wait      bool     `json:"wait,omitempty" doc:"with start: wait until the guest is ready too"`
+}
+
+// StartVM starts a VM.
+type StartVM struct {
+	Cold bool `json:"cold,omitempty"`
+	Wait bool `json:"wait,omitempty" doc:"wait until the guest is ready"`
+}
+
+// StopVM stops a VM.
+type StopVM struct {
+	TimeoutSeconds float64 `json:"timeout_seconds,omitempty" doc:"default 10; processes get TERM at once, KILL at half of it"`
+}
+
+// KillVM signals a VMM.
+type KillVM struct {
+	Signal string `json:"signal,omitempty" enum:"KILL,TERM,INT" doc:"default KILL"`
+}
+
+// ChangeVM changes what is not null.
+type ChangeVM struct {
+	Name      *string `json:"name,omitempty"`
+	Ephemeral *bool   `json:"ephemeral,omitempty" doc:"false keeps a VM that was to go"`
+}
+
+// Image is an image with what uses it.
+type Image struct {
+	ID         string    `json:"id"`
+	Name       string    `json:"name"`
+	Managed    bool      `json:"managed"`
+	Digest     string    `json:"digest" doc:"sha256:HEX of the root file system"`
+	Source     string    `json:"source"`
+	RootfsPath string    `json:"rootfs_path"`
+	SizeBytes  int64     `json:"size_bytes"`
+	BuildSize  string    `json:"build_size,omitempty"`
+	UsedBy     []string  `json:"used_by" doc:"names of VMs"`
+	CreatedAt  time.Time `json:"created_at"`
+	UpdatedAt  time.Time `json:"updated_at"`
+}
+
+// RefID and RefName let an Image be found by reference.
+func (i Image) RefID() string   { return i.ID }
+func (i Image) RefName() string { return i.Name }
+
+// PullImage asks for an image of the catalogue.
+type PullImage struct {
+	Ref   string `json:"ref"`
+	Force bool   `json:"force,omitempty" doc:"build it again"`
+}
+
+// Kernel is a kernel entry, or one that could be pulled.
+type Kernel struct {
+	banger.Kernel
+	State  string   `json:"state" enum:"installed,available"`
+	Digest string   `json:"digest" doc:"of the entry: what VMs record"`
+	Path   string   `json:"path,omitempty"`
+	UsedBy []string `json:"used_by"`
+}
+
+// PullKernel asks for a kernel of the catalogue.
+type PullKernel struct {
+	Name  string `json:"name"`
+	Force bool   `json:"force,omitempty"`
+}
+
+// ImportKernel takes a kernel from files of the user's, by absolute path.
+type ImportKernel struct {
+	Name    string `json:"name"`
+	From    string `json:"from,omitempty" doc:"a directory with vmlinuz and modules"`
+	Vmlinuz string `json:"vmlinuz,omitempty"`
+	Modules string `json:"modules,omitempty"`
+	Distro  string `json:"distro,omitempty"`
+	Arch    string `json:"arch,omitempty"`
+}
+
+// Health is whether a guest works.
+type Health struct {
+	State         banger.State `json:"state"`
+	UptimeSeconds float64      `json:"uptime_seconds"`
+	Problems      []string     `json:"problems"`
+}
+
+// Operation is long work under way, or done a short while ago.
+type Operation struct {
+	ID        string    `json:"id"`
+	Kind      string    `json:"kind" doc:"as in vm.create"`
+	Subject   string    `json:"subject"`
+	Stage     string    `json:"stage"`
+	State     string    `json:"state" enum:"running,done,failed,cancelled"`
+	Error     *Problem  `json:"error,omitempty"`
+	StartedAt time.Time `json:"started_at"`
+	EndedAt   time.Time `json:"ended_at,omitzero"`
+}
+
+// StopDaemon ends the daemon; VMs go on.
+type StopDaemon struct {
+	Force bool `json:"force,omitempty" doc:"cancel operations that run"`
+}
+
+// Setting is one key of the configuration.
+type Setting struct {
+	Key    string `json:"key"`
+	Value  string `json:"value"`
+	Origin string `json:"origin" doc:"default, host, or the file with its line"`
+}
+
+// Config is the configuration in force.
+type Config struct {
+	File     string    `json:"file"`
+	Settings []Setting `json:"settings"`
+	Warnings []string  `json:"warnings"`
+}
+
+// Problem is an error (RFC 9457), served as application/problem+json.
+type Problem struct {
+	Title       string      `json:"title" doc:"the sentence for people"`
+	Status      int         `json:"status"`
+	Code        banger.Code `json:"code"`
+	Hints       []string    `json:"hints,omitempty"`
+	OperationID string      `json:"operation_id,omitempty"`
+}
+
+// Event is one line of an operation's stream (application/x-ndjson). The last
+// line has Result or Error. An operation whose reader goes away before that
+// is cancelled and undone.
+type Event struct {
+	OperationID string   `json:"operation_id,omitempty"` // on the first line
+	Stage       string   `json:"stage,omitempty"`        // what begins now, as in "build image debian-bookworm"
+	Warning     string   `json:"warning,omitempty"`
+	Result      any      `json:"result,omitempty"`
+	Error       *Problem `json:"error,omitempty"`
+}

@@ -1,0 +1,78 @@
+// Package vm is the life of VMs: create, start, stop, kill, delete, rename,
+// and what must be put right after a crash.
+//
+// It holds every decision about a VM's state and directory. It knows nothing
+// of HTTP, terminals or how a VMM works: it speaks to a VM through the client
+// of its shim, to the ledger and to images through small interfaces.
+package vm
+
+import (
+	"context"
+	"time"
+
+	"banger"
+)
+
+// Create is what a new VM is asked to be. Zero values mean the default.
+type Create struct {
+	Name      string
+	Image     string // name or id; pulled when it is of the catalogue and missing
+	Kernel    string
+	VCPU      int
+	MemoryMiB int64
+	DiskBytes int64
+	NAT       *bool
+	Allow     []string
+	Publish   []string
+	Init      string
+	Cold      bool
+	Ephemeral bool
+	Start     bool
+	Wait      bool
+}
+
+// View is a VM as it is now: its row joined with what was observed.
+type View struct {
+	banger.VM   // State is the observed one
+	ImageName   string
+	LastError   string
+	Dir         string
+	ShimPID     int
+	VMMPID      int
+	BootID      string
+	GuestKernel string
+	Isolation   []string
+	Foreign     bool // another tool's row
+}
+
+// Progress hears what an operation does. Its methods return promptly.
+type Progress interface {
+	Stage(name string) // begins now; ends the one before
+	Warn(message string)
+}
+
+// Service is what the daemon offers its clients of this package; Manager
+// implements it. Methods take exact ids. All of them may be called
+// concurrently; mutations of one VM wait for each other.
+type Service interface {
+	Create(ctx context.Context, c Create, p Progress) (View, error)
+	Start(ctx context.Context, id string, cold, wait bool, p Progress) (View, error)
+	Stop(ctx context.Context, id string, timeout time.Duration, p Progress) (View, error)
+	Restart(ctx context.Context, id string, timeout time.Duration, p Progress) (View, error)
+	Kill(ctx context.Context, id, signal string) (View, error)
+	Pause(ctx context.Context, id string) (View, error)
+	Resume(ctx context.Context, id string) (View, error)
+	Delete(ctx context.Context, id string, force bool) error
+	Rename(ctx context.Context, id, name string) (View, error)
+	Keep(ctx context.Context, id string) (View, error) // no longer ephemeral
+
+	List(ctx context.Context) ([]View, error)
+	Get(ctx context.Context, id string) (View, error)
+	Health(ctx context.Context, id string) (uptimeSeconds float64, problems []string, err error)
+	Stats(ctx context.Context, id string) (banger.Stats, error)
+
+	// Reconcile puts right what a crash left, once, before anything else.
+	Reconcile(ctx context.Context) error
+	// Run watches shims and writes touches until ctx ends.
+	Run(ctx context.Context) error
+}

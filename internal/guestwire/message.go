@@ -14,8 +14,10 @@ type Kind uint8
 const (
 	// KindExec runs a command. Body: Exec. Channels: Stdin towards the
 	// guest, Stdout and Stderr from it; with a pty everything comes on
-	// Stdout. Controls: ControlSignal, ControlResize. Result: Exit. A RESET
-	// hangs the command's process group up and kills it after 10 s.
+	// Stdout. Controls: ControlSignal, ControlResize, ControlCloseOutput.
+	// Result: Exit, once the command has ended; what it left in its pipes
+	// comes before. A RESET hangs the command's process group up and kills
+	// it after 10 s.
 	KindExec Kind = 1
 	// KindCall is a request and an answer in JSON. Body: Call. Result: JSON.
 	KindCall Kind = 2
@@ -43,6 +45,11 @@ type ControlCode uint8
 const (
 	ControlSignal ControlCode = 1 // body: u8 signal number, for the command's process group
 	ControlResize ControlCode = 2 // body: u16 rows, u16 columns, for its pty
+
+	// ControlCloseOutput says that nobody reads one output any more, as
+	// after "| head". Body: u8 channel. The agent closes its end of the pipe,
+	// so that the command gets SIGPIPE when it writes on.
+	ControlCloseOutput ControlCode = 3
 )
 
 // Exec asks for a command to be run. Only Argv is required.
@@ -109,6 +116,19 @@ func SignalControl(signal uint8) Control { return Control{ControlSignal, []byte{
 func ResizeControl(rows, cols uint16) Control {
 	b := binary.BigEndian.AppendUint16(nil, rows)
 	return Control{ControlResize, binary.BigEndian.AppendUint16(b, cols)}
+}
+
+// CloseOutputControl makes a ControlCloseOutput.
+func CloseOutputControl(channel uint8) Control {
+	return Control{ControlCloseOutput, []byte{channel}}
+}
+
+// Output reads a ControlCloseOutput.
+func (c Control) Output() (channel uint8, ok bool) {
+	if c.Code != ControlCloseOutput || len(c.Body) < 1 {
+		return 0, false
+	}
+	return c.Body[0], true
 }
 
 // Signal reads a ControlSignal.

@@ -161,21 +161,22 @@ func TestLostConnectionFailsEveryStream(t *testing.T) {
 	}
 }
 
-// swapped is a guest's end of a link whose host is exchanged underneath, as a
-// restore does: it notices nothing.
+// swapped is a guest's end of a link whose host is exchanged underneath after
+// the first write, as a restore does: the guest notices nothing.
 type swapped struct {
 	io.Reader
-	out chan io.Writer
-	cur io.Writer
+	first, then io.Writer
+	written     bool
 }
 
 func (s *swapped) Write(p []byte) (int, error) {
-	select {
-	case s.cur = <-s.out:
-	default:
+	if s.written {
+		return s.then.Write(p)
 	}
-	return s.cur.Write(p)
+	s.written = true
+	return s.first.Write(p)
 }
+
 func (s *swapped) Close() error { return nil }
 
 func TestNewHostStartsAfreshInTheMiddleOfAFrame(t *testing.T) {
@@ -188,12 +189,11 @@ func TestNewHostStartsAfreshInTheMiddleOfAFrame(t *testing.T) {
 	_ = w.Write(TypeHello, Hello{Major, Minor, token}.append(nil), nil)
 	_ = w.Write(TypeOpen, []byte{0, 0, 0, 1, byte(KindExec)}, nil)
 	in.Write(halfFrame)
-	guest := &swapped{Reader: io.MultiReader(&in, iotest.OneByteReader(second)), out: make(chan io.Writer, 1), cur: first}
+	guest := &swapped{Reader: io.MultiReader(&in, iotest.OneByteReader(second)), first: first, then: second}
 	dropped := make(chan error, 1)
 	go func() {
 		_ = Serve(guest, true, func(s *Stream) {
 			if s.Kind == KindExec {
-				guest.out <- second
 				<-s.Done()
 				dropped <- s.Err()
 				return

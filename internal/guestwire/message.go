@@ -174,15 +174,18 @@ type Copy struct {
 }
 
 // Failure is a request that the other side refused or failed. Codes are those
-// of the API.
+// of the API, hints are remedies.
 type Failure struct {
 	Code    string
 	Message string
+	Hints   []string
 }
 
 func (f *Failure) Error() string { return f.Message }
 
-func (f *Failure) append(b []byte) []byte { return appendString(appendString(b, f.Code), f.Message) }
+func (f *Failure) append(b []byte) []byte {
+	return appendList(appendString(appendString(b, f.Code), f.Message), f.Hints)
+}
 
 func parseFailure(b []byte) *Failure {
 	d := decoder{b: b}
@@ -190,6 +193,7 @@ func parseFailure(b []byte) *Failure {
 	if d.bad {
 		return &Failure{Code: "internal", Message: "the guest agent failed without a reason"}
 	}
+	f.Hints = d.list() // none is as good as bad ones
 	return f
 }
 

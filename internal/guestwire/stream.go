@@ -117,9 +117,10 @@ func (s *Stream) Reset() {
 // Finish ends a stream we accepted, with success.
 func (s *Stream) Finish(body []byte) { s.Pass(Result{OK: true, Body: body}) }
 
-// Fail ends a stream we accepted, with an error of a code and a message.
-func (s *Stream) Fail(code, message string) {
-	s.Pass(Result{Body: (&Failure{Code: code, Message: message}).append(nil)})
+// Fail ends a stream we accepted, with an error of a code, a message and
+// remedies.
+func (s *Stream) Fail(code, message string, hints ...string) {
+	s.Pass(Result{Body: (&Failure{code, message, hints}).append(nil)})
 }
 
 // Pass ends a stream we accepted with a result from elsewhere.

@@ -103,11 +103,11 @@ func TestResetReachesTheAcceptingSide(t *testing.T) {
 	}
 }
 
-func TestFailureKeepsItsCode(t *testing.T) {
-	c := dialEcho(t, func(s *Stream) { s.Fail("not_found", "cannot run: no such user") })
+func TestFailureKeepsItsCodeAndHints(t *testing.T) {
+	c := dialEcho(t, func(s *Stream) { s.Fail("not_found", "cannot run: no such user", "use --user root") })
 	_, err := c.Call(context.Background(), KindCall, nil)
 	var f *Failure
-	if !errors.As(err, &f) || f.Code != "not_found" {
+	if !errors.As(err, &f) || f.Code != "not_found" || len(f.Hints) != 1 || f.Hints[0] != "use --user root" {
 		t.Fatalf("got %v", err)
 	}
 }

@@ -1,0 +1,108 @@
+// Package guestlink is the host's side of the link to the agent in a guest:
+// typed calls over guestwire, with errors a person can act on.
+//
+// It knows the agent's methods and nothing of processes, sockets or VMs. A
+// client of a shim uses it over its own connection, since a shim passes calls
+// through.
+package guestlink
+
+import (
+	"context"
+	"encoding/json"
+	"net"
+	"time"
+
+	"banger"
+	"banger/internal/guestwire"
+)
+
+// Link makes calls to the guest agent. It is safe for concurrent use.
+type Link struct{ conn *guestwire.Conn }
+
+// Over makes calls over a connection that exists.
+func Over(conn *guestwire.Conn) *Link { return &Link{conn} }
+
+// Connect begins a link to a freshly booted guest over conn, which the link
+// owns from then on. It waits for the agent, however long that takes: closing
+// conn ends the wait.
+func Connect(conn net.Conn, token [guestwire.TokenLen]byte) (*Link, error) {
+	c, err := guestwire.Dial(conn, token, nil)
+	if err != nil {
+		_ = conn.Close()
+		return nil, Error(err)
+	}
+	return Over(c), nil
+}
+
+// Conn is the connection, for streams.
+func (l *Link) Conn() *guestwire.Conn { return l.conn }
+
+// Close ends the link and everything on it.
+func (l *Link) Close() error { return l.conn.Close() }
+
+// Setup makes the guest this VM's own.
+func (l *Link) Setup(ctx context.Context, s guestwire.Setup) (r guestwire.SetupResult, err error) {
+	return r, l.call(ctx, guestwire.MethodSetup, s, &r)
+}
+
+// Health asks whether the guest works.
+func (l *Link) Health(ctx context.Context) (h guestwire.Health, err error) {
+	return h, l.call(ctx, guestwire.MethodHealth, nil, &h)
+}
+
+// Stats takes a sample of the guest's use of itself.
+func (l *Link) Stats(ctx context.Context) (s guestwire.GuestStats, err error) {
+	return s, l.call(ctx, guestwire.MethodStats, nil, &s)
+}
+
+// Sync flushes the guest's file systems.
+func (l *Link) Sync(ctx context.Context) error {
+	return l.call(ctx, guestwire.MethodSync, nil, nil)
+}
+
+// Shutdown ends the guest's processes within timeout, and then the guest. It
+// returns once its file systems are read-only.
+func (l *Link) Shutdown(ctx context.Context, timeout time.Duration) error {
+	return l.call(ctx, guestwire.MethodShutdown, guestwire.Shutdown{TimeoutMillis: timeout.Milliseconds()}, nil)
+}
+
+// Stat asks what a path in the guest is.
+func (l *Link) Stat(ctx context.Context, path string) (st guestwire.FileStat, err error) {
+	return st, l.call(ctx, guestwire.MethodStat, guestwire.StatRequest{Path: path}, &st)
+}
+
+func (l *Link) call(ctx context.Context, method string, params, result any) error {
+	return Call(ctx, l.conn, guestwire.KindCall, method, params, result)
+}
+
+// Call makes one call in JSON on a stream of the given kind. A nil result
+// drops the answer.
+func Call(ctx context.Context, conn *guestwire.Conn, kind guestwire.Kind, method string, params, result any) error {
+	body, err := Request(method, params)
+	if err != nil {
+		return err
+	}
+	answer, err := conn.Call(ctx, kind, body)
+	if err != nil {
+		return Error(err)
+	}
+	if result == nil {
+		return nil
+	}
+	if err := json.Unmarshal(answer, result); err != nil {
+		return banger.Errorf(banger.Internal, "cannot read the answer to %s: %w", method, err)
+	}
+	return nil
+}
+
+// Request encodes a call.
+func Request(method string, params any) ([]byte, error) {
+	c := guestwire.Call{Method: method}
+	if params != nil {
+		var err error
+		if c.Params, err = json.Marshal(params); err != nil {
+			return nil, err
+		}
+	}
+	return json.Marshal(c)
+}

@@ -1,0 +1,65 @@
+# banger: `make run` and `make test` do everything on a Debian-like machine
+# that has Go, git, gcc and make. The rest is for people who work on banger.
+
+GO       ?= go
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+COMMIT   ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+BUILT    ?= $(shell git log -1 --format=%cI 2>/dev/null || echo unknown)
+BUILDPKG := banger/internal/build
+LDFLAGS  := -s -w -X $(BUILDPKG).version=$(VERSION) -X $(BUILDPKG).commit=$(COMMIT) -X $(BUILDPKG).builtAt=$(BUILT)
+GOBUILD  := CGO_ENABLED=0 $(GO) build -trimpath
+AGENT    := internal/guestbin/banger-guest
+
+.PHONY: run test build setup agent check unit e2e bench soak-boot fuzz reference clean
+
+run: build
+	@bin/banger run --rm -- sh -c '\
+	  echo "Debian $$(cat /etc/debian_version), Linux $$(uname -r), up $$(cut -d" " -f1 /proc/uptime) s"; \
+	  free -m | head -2; findmnt -no SOURCE,FSTYPE /'
+
+test: build check-static unit e2e
+
+build: setup agent
+	@mkdir -p bin
+	@$(GOBUILD) -ldflags '$(LDFLAGS)' -o bin/banger ./cmd/banger
+
+agent:
+	@$(GOBUILD) -ldflags '-s -w' -o $(AGENT) ./cmd/banger-guest
+
+setup:
+	@scripts/setup
+
+# What a change must pass; `make test` runs the same and the guests besides.
+check: setup agent check-static unit
+
+.PHONY: check-static
+check-static:
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "gofmt would change these files"; exit 1; }
+	@$(GO) mod tidy -diff
+	@$(GO) vet ./...
+	@$(GO) tool staticcheck ./...
+
+unit:
+	@$(GO) test -race -short -p 2 ./...
+
+# Real QEMU, a real Debian guest: one package after the other, since a guest
+# under emulation wants a core to itself.
+e2e:
+	@$(GO) test -p 1 -timeout 30m ./internal/... ./test/...
+
+bench: build
+	@$(GO) run ./test/bench
+
+soak-boot: build
+	@BANGER_SOAK_BOOTS=100 $(GO) test -count=1 -timeout 60m -run Soak -v ./internal/vmm/qemu
+
+fuzz: agent
+	@$(GO) test -run XXX -fuzz FuzzServe -fuzztime 60s ./internal/guestwire
+	@$(GO) test -run XXX -fuzz FuzzDial -fuzztime 60s ./internal/guestwire
+
+# Writes docs/cli from the commands' own help.
+reference: agent
+	@$(GO) test ./internal/cli -run TestReference -update
+
+clean:
+	rm -rf bin $(AGENT)

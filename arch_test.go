@@ -1,0 +1,148 @@
+package banger_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// rooms says what each package may import of the project. A room that is not
+// listed is refused: give it a line, and with it a place in the house.
+// docs/ARCHITECTURE.md explains the arrows.
+var rooms = map[string][]string{
+	"banger":                    {},
+	"banger/client":             {"banger", "internal/api", "internal/paths", "internal/build"},
+	"banger/cmd/banger":         {"internal/cli"},
+	"banger/cmd/banger-guest":   {"internal/guest"},
+	"banger/internal/api":       {"banger"},
+	"banger/internal/apt":       {"banger"},
+	"banger/internal/artifact":  {"banger"},
+	"banger/internal/build":     {},
+	"banger/internal/cli":       {"*"},
+	"banger/internal/config":    {"banger"},
+	"banger/internal/daemon":    {"*"},
+	"banger/internal/doctor":    {"banger", "internal/config", "internal/image", "internal/kernel", "internal/paths", "internal/store", "internal/vmm", "internal/vmm/qemu"},
+	"banger/internal/ext4":      {"banger"},
+	"banger/internal/guest":     {"internal/guestwire"},
+	"banger/internal/guestbin":  {},
+	"banger/internal/guestlink": {"banger", "internal/guestwire"},
+	"banger/internal/guestwire": {},
+	"banger/internal/image":     {"banger", "internal/apt", "internal/artifact", "internal/ext4"},
+	"banger/internal/kernel":    {"banger", "internal/apt", "internal/artifact", "internal/ext4"},
+	"banger/internal/paths":     {},
+	"banger/internal/shim":      {"banger", "internal/guestlink", "internal/guestwire", "internal/paths", "internal/vmm"},
+	"banger/internal/store":     {"banger"},
+	"banger/internal/vm":        {"banger", "internal/config", "internal/ext4", "internal/guestwire", "internal/paths", "internal/shim", "internal/vmm"},
+	"banger/internal/vmm":       {"banger"},
+	"banger/internal/vmm/child": {"banger", "internal/vmm"},
+	"banger/internal/vmm/qemu":  {"banger", "internal/vmm", "internal/vmm/child"},
+	"banger/test/bench":         {"*"},
+}
+
+// owners lists the packages that may import a library that opens a door to
+// the outside world.
+var owners = map[string][]string{
+	"database/sql":                     {"banger/internal/store"},
+	"net/http":                         {"banger/client", "banger/internal/daemon"},
+	"modernc.org/sqlite":               {"banger/internal/store"},
+	"github.com/danielgtaylor/huma/v2": {"banger/internal/daemon"},
+	"github.com/spf13/cobra":           {"banger/internal/cli"},
+	"os/exec": {
+		"banger/client", "banger/internal/shim", "banger/internal/vmm/child", "banger/internal/vmm/qemu", // daemon, shim, VMM
+		"banger/internal/apt", "banger/internal/image", "banger/internal/kernel", "banger/internal/ext4", "banger/internal/artifact", // the host's package tools
+		"banger/internal/doctor", "banger/test/bench",
+	},
+}
+
+type goPackage struct {
+	ImportPath, Doc string
+	Imports         []string
+	GoFiles         []string
+}
+
+func listPackages(t *testing.T) []goPackage {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-json=ImportPath,Doc,Imports,GoFiles", "./...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []goPackage
+	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p goPackage
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		// Test helpers and packages of tests alone are free.
+		if len(p.GoFiles) > 0 && !strings.Contains(p.ImportPath, "/vmmtest") {
+			all = append(all, p)
+		}
+	}
+}
+
+func TestRoomsImportOnlyWhatTheTableAllows(t *testing.T) {
+	for _, p := range listPackages(t) {
+		allowed, known := rooms[p.ImportPath]
+		if !known {
+			t.Errorf("%s has no line in the table of rooms", p.ImportPath)
+			continue
+		}
+		for _, imported := range p.Imports {
+			if ours(imported) && !allows(allowed, imported) {
+				t.Errorf("%s may not import %s", p.ImportPath, imported)
+			}
+		}
+	}
+}
+
+func TestDoorsToTheWorldHaveOwners(t *testing.T) {
+	for _, p := range listPackages(t) {
+		for _, imported := range p.Imports {
+			if who, guarded := owners[imported]; guarded && !contains(who, p.ImportPath) {
+				t.Errorf("%s may not import %s: only %v do", p.ImportPath, imported, who)
+			}
+		}
+	}
+}
+
+func TestEveryPackageSaysWhatItHolds(t *testing.T) {
+	for _, p := range listPackages(t) {
+		if p.Doc == "" {
+			t.Errorf("%s has no doc comment", p.ImportPath)
+		}
+	}
+}
+
+// The agent runs in every guest and its first instructions are on the path of
+// every start: it must stay small.
+func TestGuestBinaryStaysLean(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", "./cmd/banger-guest").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dep := range strings.Fields(string(out)) {
+		switch dep {
+		case "net/http", "os/exec", "encoding/gob", "crypto/tls", "text/template":
+			t.Errorf("the guest binary links %s", dep)
+		}
+	}
+}
+
+func ours(path string) bool { return path == "banger" || strings.HasPrefix(path, "banger/") }
+
+func allows(allowed []string, path string) bool {
+	return contains(allowed, "*") || contains(allowed, strings.TrimPrefix(path, "banger/"))
+}
+
+func contains(list []string, s string) bool {
+	for _, v := range list {
+		if v == s {
+			return true
+		}
+	}
+	return false
+}

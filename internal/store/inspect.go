@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
 	"io/fs"
 	"strings"
 
@@ -78,14 +77,12 @@ func (i *Inspection) read(ctx context.Context, db *sql.DB) (verdict, error) {
 	return v, errors.Join(err1, err2)
 }
 
-// check is SQLite's own opinion: what is wrong with the file, or nothing.
+// check is SQLite's own opinion: the first thing wrong with the file, or
+// nothing.
 func check(ctx context.Context, db *sql.DB) (string, error) {
-	found, err := strings1(db.QueryContext(ctx, "PRAGMA quick_check(10)"))
-	if err != nil {
+	found, err := strings1(db.QueryContext(ctx, "PRAGMA quick_check(1)"))
+	if err != nil || len(found) == 1 && found[0] == "ok" {
 		return "", err
 	}
-	if text := strings.Join(found, "; "); text != "ok" {
-		return fmt.Sprintf("%q", text), nil
-	}
-	return "", nil
+	return strings.Join(strings.Fields(strings.Join(found, " ")), " "), nil
 }

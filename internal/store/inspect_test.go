@@ -90,3 +90,39 @@ func TestInspectFindsDamage(t *testing.T) {
 		t.Errorf("half a file was inspected as %s (%s)", got.Status, got.Detail)
 	}
 }
+
+func TestStampChangesOnlyWhenACopyCannotBeTrusted(t *testing.T) {
+	path := newPath(t)
+	db := raw(t, path)
+	run := func(statements ...string) string {
+		t.Helper()
+		for _, s := range statements {
+			_, err := db.Exec(s)
+			must(t, err)
+		}
+		got, err := stamp(path)
+		must(t, err)
+		return got
+	}
+	begun := run("PRAGMA journal_mode = WAL", "CREATE TABLE a (x)")
+	if run("INSERT INTO a VALUES (1)") != begun {
+		t.Error("it changed with a commit that only lengthens the log")
+	}
+	if run("PRAGMA wal_checkpoint(PASSIVE)") != begun {
+		t.Error("it changed with a checkpoint, of which the log still has everything")
+	}
+	again := run("INSERT INTO a VALUES (2)")
+	if again == begun {
+		t.Error("it did not change when the log was begun anew")
+	}
+	if run("PRAGMA wal_checkpoint(TRUNCATE)") == again {
+		t.Error("it did not change when the log was emptied")
+	}
+	must(t, db.Close())
+	closed, err := stamp(path)
+	must(t, err)
+	build(t, path, "PRAGMA journal_mode = DELETE", "CREATE TABLE b (x)")
+	if now, err := stamp(path); err != nil || now == closed {
+		t.Errorf("it did not change with the file itself: %v", err)
+	}
+}

@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"banger"
 )
 
 // errNotPlain is the reason for everything that cannot hold a database.
@@ -118,7 +120,7 @@ func copyStill(ctx context.Context, path, private string) error {
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
-	return fmt.Errorf("the database is being written to all the time")
+	return banger.Errorf(banger.Busy, "it is being written to all the time").Hint("try again")
 }
 
 // walHeader is the length of a write-ahead log's header, whose salts change

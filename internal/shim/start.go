@@ -1,0 +1,198 @@
+package shim
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"banger"
+	"banger/internal/paths"
+)
+
+// Starter starts shims and reaps those that end while it lives. Shims outlive
+// it. A zero Starter with Exe and Args set is ready.
+type Starter struct {
+	Exe  string   // the banger binary
+	Args []string // what makes it a shim; the VM's directory is added
+	Env  []string // beside a minimal environment
+
+	mu       sync.Mutex
+	children map[*os.File]bool // pidfds
+	reapers  sync.WaitGroup
+	closed   bool
+}
+
+// reportFD is where a shim finds the pipe on which it says how its start went;
+// reportEnv tells it that there is one.
+const (
+	reportFD  = 3
+	reportEnv = "BANGER_SHIM_REPORT"
+)
+
+// started is the line on that pipe; an empty Code is success.
+type started struct {
+	Code    banger.Code `json:"code,omitempty"`
+	Message string      `json:"message,omitempty"`
+	Hints   []string    `json:"hints,omitempty"`
+}
+
+// Start writes launch.json, starts a shim and returns a connection to it once
+// its VMM runs and its socket answers; the guest is still booting then. A
+// start that fails, or whose ctx ends, leaves no process.
+func (s *Starter) Start(ctx context.Context, dir paths.VM, launch Launch) (*Client, error) {
+	if _, alive, err := Alive(dir); err != nil || alive {
+		if err == nil {
+			err = banger.Errorf(banger.Conflict, "it already has a shim")
+		}
+		return nil, banger.Wrap(err, "cannot start %s", launch.Name)
+	}
+	if err := launch.write(dir); err != nil {
+		return nil, fileError(err, "cannot start %s", launch.Name)
+	}
+	process, err := s.run(ctx, dir)
+	if err != nil {
+		return nil, banger.Wrap(err, "cannot start %s", launch.Name)
+	}
+	client, err := Dial(ctx, dir)
+	if err != nil {
+		_ = signal(process, syscall.SIGKILL)
+		return nil, err
+	}
+	return client, nil
+}
+
+// run starts the process and waits for its report.
+func (s *Starter) run(ctx context.Context, dir paths.VM) (*os.File, error) {
+	report, theirs, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer report.Close()
+	process, err := s.spawn(dir, theirs)
+	_ = theirs.Close()
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = report.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	var answer started
+	line, err := bufio.NewReader(report).ReadBytes('\n')
+	if err == nil {
+		err = json.Unmarshal(line, &answer)
+	}
+	switch {
+	case err == nil && answer.Code == "":
+		s.adopt(process)
+		return process, nil
+	case ctx.Err() != nil:
+		err = banger.Errorf(banger.Cancelled, "%w", context.Cause(ctx))
+	case err != nil:
+		err = banger.Errorf(banger.Internal, "its shim ended before it said why").Hint("look at %s", dir.ShimLog())
+	default:
+		e := banger.Errorf(answer.Code, "%s", answer.Message)
+		e.Hints = answer.Hints
+		err = e
+	}
+	_ = signal(process, syscall.SIGKILL)
+	_ = ended(process)
+	return nil, errors.Join(err, reap(process), process.Close())
+}
+
+// spawn starts a process that shares nothing with this one but the pipe: its
+// own session, so that no terminal and no end of ours reaches it.
+func (s *Starter) spawn(dir paths.VM, report *os.File) (*os.File, error) {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return nil, err
+	}
+	defer null.Close()
+	log, err := openLog(dir)
+	if err != nil {
+		return nil, fileError(err, "cannot open its log")
+	}
+	defer log.Close()
+	// Go opens everything close-on-exec; what this process was born with
+	// may not be.
+	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil && !errors.Is(err, unix.ENOSYS) {
+		return nil, fmt.Errorf("close_range: %w", err)
+	}
+	var pidfd int
+	p, err := os.StartProcess(s.Exe, append(append([]string{s.Exe}, s.Args...), string(dir)), &os.ProcAttr{
+		Dir:   string(dir),
+		Env:   append([]string{"PATH=" + os.Getenv("PATH"), "LANG=C.UTF-8", reportEnv + "=1"}, s.Env...),
+		Files: []*os.File{null, log, log, report},
+		Sys:   &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd},
+	})
+	if err != nil {
+		return nil, banger.Errorf(banger.Unavailable, "cannot run %s: %w", s.Exe, err)
+	}
+	_ = p.Release()
+	if err := unix.SetNonblock(pidfd, true); err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(pidfd), "pidfd"), nil
+}
+
+// adopt reaps the process when it ends, so that it never stays a zombie.
+func (s *Starter) adopt(process *os.File) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		_ = process.Close()
+		return
+	}
+	if s.children == nil {
+		s.children = make(map[*os.File]bool)
+	}
+	s.children[process] = true
+	s.reapers.Go(func() {
+		if ended(process) == nil {
+			_ = reap(process)
+		}
+		s.mu.Lock()
+		delete(s.children, process)
+		s.mu.Unlock()
+		_ = process.Close()
+	})
+}
+
+// Close stops reaping. Shims that run go on.
+func (s *Starter) Close() {
+	s.mu.Lock()
+	s.closed = true
+	for process := range s.children {
+		_ = process.Close()
+	}
+	s.mu.Unlock()
+	s.reapers.Wait()
+}
+
+// maxLog is the size at which a start sets the shim's log aside.
+const maxLog = 1 << 20
+
+func openLog(dir paths.VM) (*os.File, error) {
+	if st, err := os.Stat(dir.ShimLog()); err == nil && st.Size() > maxLog {
+		_ = os.Rename(dir.ShimLog(), dir.ShimLog()+".1")
+	}
+	return os.OpenFile(dir.ShimLog(), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+}
+
+// fileError gives a failed file operation its code.
+func fileError(err error, format string, args ...any) error {
+	code := banger.Internal
+	switch {
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		code = banger.NoSpace
+	case errors.Is(err, os.ErrNotExist):
+		code = banger.NotFound
+	}
+	return banger.Errorf(code, "%s: %w", fmt.Sprintf(format, args...), err)
+}

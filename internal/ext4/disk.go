@@ -55,7 +55,7 @@ func mkfs(ctx context.Context, path string) error {
 	// tables as zeroed: no background writing in the guest, no blocks here.
 	cmd := exec.CommandContext(ctx, name, "-F", "-q", "-t", "ext4", "-b", "4096", "-I", "256", "-i", "16384",
 		"-m", "0", "-L", "banger", "-O", features, "-J", "size=16",
-		"-E", "discard,lazy_itable_init=1,lazy_journal_init=1,root_owner=0:0,resize=34359738368", path)
+		"-E", "discard,lazy_itable_init=1,lazy_journal_init=1,root_owner=0:0,resize=33554432", path)
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "MKE2FS_CONFIG=/dev/null")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr

@@ -1,0 +1,128 @@
+package image
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"time"
+
+	"banger"
+	"banger/internal/artifact"
+)
+
+// Builder makes the images of the catalogue in a directory that holds one
+// directory per image, named by its id. Several processes may use one; names
+// that begin with a dot are its own.
+type Builder struct {
+	Dir string
+}
+
+// Build gives the image of that name, which it makes unless Dir holds it
+// already. Two calls for one name make it once. A cancelled or failed build
+// leaves nothing; what a crash left goes with the next build. progress, which
+// may be nil, is told of each stage.
+func (b Builder) Build(ctx context.Context, name string, progress func(stage string)) (banger.Image, error) {
+	if progress == nil {
+		progress = func(string) {}
+	}
+	if err := banger.ValidateImageName(name); err != nil {
+		return banger.Image{}, err
+	}
+	if name != banger.DefaultImage {
+		return banger.Image{}, banger.Errorf(banger.NotFound, "cannot build the image %s: the catalogue has none of that name", name).
+			Hint("banger image pull %s", banger.DefaultImage)
+	}
+	unlock, err := artifact.Lock(ctx, filepath.Join(b.Dir, ".lock-"+name))
+	if err != nil {
+		return banger.Image{}, cancelled(ctx, err)
+	}
+	defer unlock()
+	if img, found := b.find(name); found {
+		return img, nil
+	}
+	img, err := b.build(ctx, name, progress)
+	return img, banger.Wrap(cancelled(ctx, err), "cannot build the image %s", name)
+}
+
+// cancelled makes what follows from an ended context say so.
+func cancelled(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil {
+		return banger.Errorf(banger.Cancelled, "it was cancelled: %w", ctx.Err())
+	}
+	return err
+}
+
+func (b Builder) find(name string) (banger.Image, bool) {
+	entries, err := os.ReadDir(b.Dir)
+	if err != nil {
+		return banger.Image{}, false
+	}
+	for _, e := range entries {
+		if !banger.IsID(e.Name()) {
+			continue
+		}
+		if img, r, err := Load(filepath.Join(b.Dir, e.Name())); err == nil && r.Name == name {
+			return img, true
+		}
+	}
+	return banger.Image{}, false
+}
+
+// build makes the image in a directory named for it; the lock is held, so
+// whatever lies there is left from a crash.
+func (b Builder) build(ctx context.Context, name string, progress func(string)) (banger.Image, error) {
+	dir := filepath.Join(b.Dir, ".build-"+name)
+	if err := clearBuild(dir); err != nil {
+		return banger.Image{}, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return banger.Image{}, err
+	}
+	defer clearBuild(dir)
+	packages, err := buildDebian(ctx, debianBookworm, dir, progress)
+	if err != nil {
+		return banger.Image{}, err
+	}
+	progress("computing the digest")
+	r := Record{
+		ID: banger.NewID(), Name: name, Source: debianBookworm.source,
+		CreatedAt: time.Now().UTC().Truncate(time.Second),
+		Env:       debianBookworm.env, Packages: packages,
+	}
+	if err := b.publish(ctx, dir, r); err != nil {
+		return banger.Image{}, err
+	}
+	img, _, err := Load(filepath.Join(b.Dir, r.ID))
+	return img, err
+}
+
+// publish completes the record and moves the image to its place.
+func (b Builder) publish(ctx context.Context, dir string, r Record) error {
+	rootfs := filepath.Join(dir, rootfsFile)
+	info, err := os.Stat(rootfs)
+	if err != nil {
+		return err
+	}
+	r.SizeBytes = info.Size()
+	if r.Digest, err = artifact.SHA256(ctx, rootfs); err != nil {
+		return err
+	}
+	content, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := artifact.WriteFile(filepath.Join(dir, recordFile), append(content, '\n')); err != nil {
+		return err
+	}
+	final := filepath.Join(dir, "image")
+	if err := os.Mkdir(final, 0o700); err != nil {
+		return err
+	}
+	for _, name := range []string{rootfsFile, recordFile} {
+		if err := os.Rename(filepath.Join(dir, name), filepath.Join(final, name)); err != nil {
+			return err
+		}
+	}
+	return artifact.Publish(final, filepath.Join(b.Dir, r.ID))
+}

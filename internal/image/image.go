@@ -1,0 +1,91 @@
+// Package image builds and keeps root file systems: directories with a
+// read-only ext4 file and the record of what it is.
+//
+// It knows nothing of rows, VMs or who uses an image.
+package image
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"banger"
+	"banger/internal/artifact"
+)
+
+// Names inside an image's directory.
+const (
+	rootfsFile = "rootfs.ext4"
+	recordFile = "image.json"
+)
+
+// Record is image.json: what a managed image is, kept beside its file.
+type Record struct {
+	ID        string    `json:"id"`
+	Name      string    `json:"name"` // when it was built; a row may call it otherwise
+	Digest    string    `json:"digest"`
+	Source    string    `json:"source"` // where it came from, for people
+	SizeBytes int64     `json:"size_bytes"`
+	CreatedAt time.Time `json:"created_at"`
+	Env       []string  `json:"env"` // of commands run in it
+	Packages  int       `json:"packages"`
+}
+
+// Entry is one image of the catalogue: what Build can make.
+type Entry struct {
+	Name        string
+	Description string
+	Source      string
+}
+
+// Catalogue lists what Build can make.
+func Catalogue() []Entry {
+	return []Entry{{
+		Name:        banger.DefaultImage,
+		Description: "Debian 12 with git, gcc, make, python3, curl and systemd",
+		Source:      "built with mmdebstrap from the host's package sources",
+	}}
+}
+
+// Load reads the image in dir.
+func Load(dir string) (banger.Image, Record, error) {
+	var r Record
+	b, err := os.ReadFile(filepath.Join(dir, recordFile))
+	if err == nil {
+		err = json.Unmarshal(b, &r)
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return banger.Image{}, r, banger.Errorf(banger.NotFound, "there is no image in %s: %w", dir, err)
+	case err != nil:
+		return banger.Image{}, r, banger.Errorf(banger.Internal, "cannot read the image in %s: %w", dir, err)
+	}
+	return banger.Image{
+		ID: r.ID, Name: r.Name, Managed: true, ArtifactDir: dir,
+		RootfsPath: filepath.Join(dir, rootfsFile),
+		BuildSize:  banger.FormatSize(banger.MinDisk), // the root is not on the VM's disk
+		CreatedAt:  r.CreatedAt, UpdatedAt: r.CreatedAt,
+	}, r, nil
+}
+
+// Verify reads the whole image in dir and compares it with its record. One
+// that differs is banger.Conflict.
+func Verify(ctx context.Context, dir string) error {
+	img, r, err := Load(dir)
+	if err != nil {
+		return err
+	}
+	sum, err := artifact.SHA256(ctx, img.RootfsPath)
+	if err != nil {
+		return banger.Errorf(banger.Internal, "cannot verify the image %s: %w", r.Name, err)
+	}
+	if sum != r.Digest {
+		return banger.Errorf(banger.Conflict, "the image %s is damaged: %s has the digest %s instead of %s", r.Name, img.RootfsPath, sum, r.Digest).
+			Hint("banger image delete %s && banger image pull %s", r.Name, r.Name)
+	}
+	return nil
+}

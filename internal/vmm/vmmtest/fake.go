@@ -1,0 +1,211 @@
+package vmmtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"banger"
+	"banger/internal/vmm"
+	"banger/internal/vmm/child"
+)
+
+// Fake is a vmm.Driver whose machines are ordinary processes: Config.Binary
+// run as "BINARY serve", with the agent's stream as descriptor 3 and its output
+// as the console. It boots in milliseconds and shares the host's files, so it
+// serves where what a guest is made of does not matter.
+//
+// The process gets user, pid, mount, ipc and uts namespaces of its own. They
+// are no luxury: a guest's agent signals all processes, remounts the root and
+// powers off, and must not do that to the host. Where the host forbids them
+// Boot fails.
+type Fake struct{}
+
+// Statuses by which the process says what a guest would do.
+const (
+	statusPoweroff = 0
+	statusReset    = 10
+)
+
+// fakeNamespaces hold what the process must not reach.
+const fakeNamespaces = unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
+
+// outputDrain is how long the console may take to read after the end.
+const outputDrain = 500 * time.Millisecond
+
+// Name is "fake".
+func (Fake) Name() string { return "fake" }
+
+// Features of a process.
+func (Fake) Features() vmm.Features {
+	return vmm.Features{Pause: true, Accels: []vmm.Accel{vmm.KVM, vmm.TCG}}
+}
+
+// Boot implements vmm.Driver.
+func (Fake) Boot(ctx context.Context, cfg vmm.Config, out vmm.IO) (vmm.Machine, error) {
+	m, err := startFake(ctx, cfg, out)
+	if err != nil {
+		return nil, banger.Wrap(err, "cannot boot the machine")
+	}
+	return m, nil
+}
+
+func startFake(ctx context.Context, cfg vmm.Config, out vmm.IO) (*process, error) {
+	if err := cfg.Check(); err != nil {
+		return nil, err
+	}
+	if ctx.Err() != nil {
+		return nil, banger.Errorf(banger.Cancelled, "%w", context.Cause(ctx))
+	}
+	agent, far, err := socketPair()
+	if err != nil {
+		return nil, err
+	}
+	defer far.Close()
+	console, farConsole, err := os.Pipe()
+	if err != nil {
+		agent.Close()
+		return nil, err
+	}
+	defer farConsole.Close()
+	c, err := child.Start(child.Spec{
+		Path:       cfg.Binary,
+		Args:       []string{"serve"},
+		Dir:        cfg.Dir,
+		Env:        []string{"PATH=" + os.Getenv("PATH"), "HOME=/root"},
+		Files:      []*os.File{nil, farConsole, farConsole, far},
+		Namespaces: fakeNamespaces,
+		Root:       true, // as an agent is used to
+	})
+	if err != nil {
+		agent.Close()
+		console.Close()
+		return nil, fakeStartError(cfg.Binary, err)
+	}
+	return newProcess(c, agent, console, out.Console), nil
+}
+
+func fakeStartError(binary string, err error) error {
+	failed := banger.Errorf(banger.Unavailable, "cannot run %s: %w", binary, err)
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSPC) {
+		failed.Hint("the fake machine needs user namespaces")
+	}
+	return failed
+}
+
+func socketPair() (near net.Conn, far *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("socketpair: %w", err)
+	}
+	file := os.NewFile(uintptr(fds[0]), "near")
+	defer file.Close() // FileConn has its own
+	far = os.NewFile(uintptr(fds[1]), "far")
+	if near, err = net.FileConn(file); err != nil {
+		far.Close()
+	}
+	return near, far, err
+}
+
+// process is one fake machine. It implements vmm.Machine.
+type process struct {
+	child *child.Child
+	agent net.Conn
+	done  chan struct{}
+	exit  vmm.Exit // valid after done
+
+	mu     sync.Mutex
+	signal syscall.Signal // that ended it, if Signal did
+}
+
+func newProcess(c *child.Child, agent net.Conn, from *os.File, console io.Writer) *process {
+	p := &process{child: c, agent: agent, done: make(chan struct{})}
+	if console == nil {
+		console = io.Discard
+	}
+	copied := make(chan struct{})
+	go func() {
+		defer close(copied)
+		defer from.Close()
+		io.Copy(console, from)
+	}()
+	go func() {
+		status := c.Wait()
+		from.SetReadDeadline(time.Now().Add(outputDrain))
+		<-copied
+		p.exit = p.ending(status)
+		close(p.done)
+	}()
+	return p
+}
+
+func (p *process) Agent() net.Conn       { return p.agent }
+func (p *process) PID() int              { return p.child.PID() }
+func (p *process) Done() <-chan struct{} { return p.done }
+func (p *process) Exit() vmm.Exit        { return p.exit }
+
+// Isolation is nothing to rely on.
+func (p *process) Isolation() []string { return nil }
+
+func (p *process) Pause(context.Context) error  { return p.toGroup(unix.SIGSTOP) }
+func (p *process) Resume(context.Context) error { return p.toGroup(unix.SIGCONT) }
+
+// toGroup signals the agent and what it started in its own process group. The
+// group cannot be another's as long as its leader was not reaped.
+func (p *process) toGroup(sig syscall.Signal) error {
+	if err := p.child.Signal(sig); err != nil {
+		return err
+	}
+	unix.Kill(-p.PID(), sig)
+	return nil
+}
+
+// GrowDisk is not among the features.
+func (p *process) GrowDisk(context.Context, string, int64) error {
+	if err := p.child.Signal(syscall.Signal(0)); err != nil {
+		return err
+	}
+	return banger.Errorf(banger.BadRequest, "cannot grow the disk of a fake machine")
+}
+
+// Signal implements vmm.Machine. The first process of a pid namespace only
+// obeys KILL and STOP from outside, so what ends a VMM becomes a KILL here.
+func (p *process) Signal(sig os.Signal) error {
+	s, _ := sig.(syscall.Signal)
+	if s == syscall.SIGTERM || s == syscall.SIGINT || s == syscall.SIGHUP {
+		p.mu.Lock()
+		p.signal = s
+		p.mu.Unlock()
+		sig = syscall.SIGKILL
+	}
+	return p.child.Signal(sig)
+}
+
+func (p *process) ending(status syscall.WaitStatus) vmm.Exit {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case status.Signaled() && p.signal != 0:
+		return vmm.Exit{Reason: vmm.Killed, Signal: unix.SignalName(p.signal)}
+	// What reboot(2) does to the first process of a pid namespace.
+	case status.Signaled() && status.Signal() == syscall.SIGINT:
+		return vmm.Exit{Reason: vmm.Poweroff}
+	case status.Signaled() && status.Signal() == syscall.SIGHUP:
+		return vmm.Exit{Reason: vmm.Reset}
+	case status.Signaled():
+		return vmm.Exit{Reason: vmm.Killed, Signal: unix.SignalName(status.Signal())}
+	case status.ExitStatus() == statusPoweroff:
+		return vmm.Exit{Reason: vmm.Poweroff}
+	case status.ExitStatus() == statusReset:
+		return vmm.Exit{Reason: vmm.Reset}
+	}
+	return vmm.Exit{Reason: vmm.Crashed, Status: status.ExitStatus()}
+}

@@ -1,0 +1,70 @@
+// Package vmmtest tells whether a vmm.Driver keeps the contract: Run is the
+// conformance suite, Fake a driver whose machines are ordinary processes, and
+// testguest the guest program the suite talks to.
+//
+// Only tests import it.
+package vmmtest
+
+import (
+	"os"
+	"testing"
+	"time"
+
+	"banger/internal/vmm"
+)
+
+// Harness is a driver and a machine to try it on.
+type Harness struct {
+	Driver vmm.Driver
+
+	// Config describes a machine that runs the test guest: see GuestConfig.
+	// Run gives it a directory and disks.
+	Config vmm.Config
+
+	// NoDevices says that the guest is an ordinary process, which sees no
+	// kernel and no disk of its own.
+	NoDevices bool
+}
+
+// Limits of patience. A guest under emulation on a busy host is slow; a VMM
+// that was killed is not.
+const (
+	bootLimit   = 90 * time.Second
+	answerLimit = 30 * time.Second
+	killLimit   = time.Second
+)
+
+// Run tries every promise of the contract.
+func Run(t *testing.T, h Harness) {
+	if os.Getenv(orphanVariable) != "" {
+		bootOrphan(t, h)
+		return
+	}
+	t.Run("a running machine", h.testRunning)
+	t.Run("guest poweroff is reported", h.testPoweroff)
+	t.Run("guest reset is reported", h.testReset)
+	t.Run("a terminated VMM was killed", h.testTerminate)
+	t.Run("several machines do not meet", h.testSeveral)
+	t.Run("VMM dies with its parent", h.testOrphan)
+	t.Run("VMM inherits nothing", h.testInheritance)
+	t.Run("failed boot leaves nothing", h.testFailedBoot)
+}
+
+// testRunning tries on one machine what leaves it running, since a boot takes
+// seconds; then it kills it.
+func (h Harness) testRunning(t *testing.T) {
+	g := h.boot(t)
+	t.Run("agent stream goes both ways", g.testAgent)
+	t.Run("console is heard", g.testConsole)
+	t.Run("console flood stalls nothing", g.testFlood)
+	t.Run("pause stops time for the guest", g.testPause)
+	if !h.NoDevices {
+		t.Run("disks are found by serial", g.testDisks)
+		t.Run("read-only disk refuses writes", g.testReadOnly)
+	}
+	if h.Driver.Features().DiskGrowth {
+		t.Run("guest sees a disk grow", g.testGrow)
+	}
+	t.Run("kill is a power cut, also when paused", g.testKill)
+	t.Run("an ended machine says so", g.testEnded)
+}

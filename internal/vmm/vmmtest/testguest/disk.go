@@ -1,0 +1,91 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// disk carries out "size SERIAL", "read SERIAL OFFSET LENGTH" or "write SERIAL
+// OFFSET TEXT".
+func disk(request string) (string, error) {
+	f := strings.Fields(request)
+	if len(f) < 2 {
+		return "", fmt.Errorf("bad request %q", request)
+	}
+	name, err := diskBySerial(f[1])
+	if err != nil {
+		return "", err
+	}
+	switch {
+	case f[0] == "size":
+		sectors, err := os.ReadFile("/sys/block/" + name + "/size")
+		if err != nil {
+			return "", err
+		}
+		n, err := strconv.ParseInt(strings.TrimSpace(string(sectors)), 10, 64)
+		return strconv.FormatInt(n*512, 10), err
+	case f[0] == "read" && len(f) == 4:
+		return readDisk("/dev/"+name, f[2], f[3])
+	case f[0] == "write" && len(f) == 4:
+		return "ok", writeDisk("/dev/"+name, f[2], f[3])
+	}
+	return "", fmt.Errorf("bad request %q", request)
+}
+
+func diskBySerial(serial string) (string, error) {
+	files, _ := filepath.Glob("/sys/block/*/serial")
+	for _, file := range files {
+		text, _ := os.ReadFile(file)
+		if strings.TrimSpace(string(text)) == serial {
+			return filepath.Base(filepath.Dir(file)), nil
+		}
+	}
+	return "", fmt.Errorf("no disk with serial %q", serial)
+}
+
+func readDisk(dev, offset, length string) (string, error) {
+	at, err := strconv.ParseInt(offset, 10, 64)
+	if err != nil {
+		return "", err
+	}
+	n, err := strconv.Atoi(length)
+	if err != nil {
+		return "", err
+	}
+	f, err := os.Open(dev)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	text := make([]byte, n)
+	_, err = f.ReadAt(text, at)
+	return string(text), err
+}
+
+// writeDisk returns once the disk has the bytes.
+func writeDisk(dev, offset, text string) error {
+	at, err := strconv.ParseInt(offset, 10, 64)
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(dev, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.WriteAt([]byte(text), at); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// machine ends a real machine.
+type machine struct{}
+
+func (machine) poweroff() error { return unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF) }
+func (machine) reset() error    { return unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART) }

@@ -1,0 +1,51 @@
+package qemu
+
+import (
+	"context"
+	"os/exec"
+	"regexp"
+	"time"
+
+	"banger"
+)
+
+// program is what QEMU calls itself for this architecture.
+const program = "qemu-system-x86_64"
+
+// findLimit bounds asking QEMU for its version.
+const findLimit = 10 * time.Second
+
+var versionPattern = regexp.MustCompile(`QEMU emulator version (\d+(?:\.\d+)+)`)
+
+// oldest is the first version everything this driver uses is known to work
+// with.
+const oldest = 7.2
+
+// Find gives QEMU's executable and its version. path is the configured one, or
+// empty to look in PATH.
+func Find(path string) (bin, version string, err error) {
+	if path == "" {
+		path = program
+	}
+	bin, err = exec.LookPath(path)
+	if err != nil {
+		return "", "", banger.Errorf(banger.NotFound, "cannot find QEMU: %w", err).
+			Hint("sudo apt-get install qemu-system-x86")
+	}
+	version, err = versionOf(bin)
+	return bin, version, err
+}
+
+func versionOf(bin string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), findLimit)
+	defer cancel()
+	said, err := exec.CommandContext(ctx, bin, "-version").Output()
+	if err != nil {
+		return "", banger.Errorf(banger.Unavailable, "cannot ask %s for its version: %w", bin, err)
+	}
+	match := versionPattern.FindSubmatch(said)
+	if match == nil {
+		return "", banger.Errorf(banger.Unavailable, "cannot use %s: it is no QEMU (it says %q)", bin, said[:min(len(said), 80)])
+	}
+	return string(match[1]), nil
+}

@@ -1,0 +1,53 @@
+package qemu
+
+import (
+	"errors"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"banger/internal/vmm/child"
+)
+
+// namespaces are what QEMU needs nothing of: its network and everything else
+// come by descriptor. A pid namespace is left out, since in one the child
+// cannot see that its parent died before the parent-death signal was set.
+var namespaces = []struct {
+	flag uintptr
+	name string
+}{
+	{unix.CLONE_NEWUSER, "user namespace"},
+	{unix.CLONE_NEWNET, "network namespace"},
+	{unix.CLONE_NEWIPC, "ipc namespace"},
+	{unix.CLONE_NEWUTS, "uts namespace"},
+	{unix.CLONE_NEWNS, "mount namespace"},
+}
+
+// start starts QEMU in namespaces of its own, or without where the host does
+// not let us make them, and says what holds it back. The seccomp filter is
+// part of its command line.
+func start(spec child.Spec) (*child.Child, []string, error) {
+	var names []string
+	for _, ns := range namespaces {
+		spec.Namespaces |= ns.flag
+		names = append(names, ns.name)
+	}
+	c, err := child.Start(spec)
+	if noNamespaces(err) {
+		spec.Namespaces, names = 0, nil
+		c, err = child.Start(spec)
+	}
+	return c, append(names, "seccomp"), err
+}
+
+// noNamespaces tells a host that forbids or lacks user namespaces (by sysctl,
+// limit, security module or build) from one where QEMU itself cannot start:
+// those errors come again without namespaces.
+func noNamespaces(err error) bool {
+	for _, e := range []syscall.Errno{unix.EPERM, unix.EACCES, unix.ENOSPC, unix.EUSERS, unix.EINVAL} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,131 @@
+package qemu
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"banger"
+	"banger/internal/vmm"
+	"banger/internal/vmm/child"
+)
+
+// drain is how long output that a dead QEMU left in a socket may take to read.
+const drain = 500 * time.Millisecond
+
+// machine is one QEMU process. It implements vmm.Machine.
+type machine struct {
+	process   *child.Child
+	isolation []string
+	monitor   *monitor
+	agent     net.Conn
+	done      chan struct{}
+	exit      vmm.Exit // valid after done
+
+	mu       sync.Mutex
+	shutdown string    // reason of the last SHUTDOWN event
+	signal   os.Signal // the last one sent by Signal
+}
+
+// newMachine takes over the near ends of w and follows the process to its end.
+func newMachine(process *child.Child, isolation []string, w *wires, out vmm.IO) *machine {
+	m := &machine{process: process, isolation: isolation, agent: w.agent, done: make(chan struct{})}
+	m.monitor = newMonitor(w.monitor, m.note)
+	var log lastLine
+	var pumps sync.WaitGroup
+	pumps.Go(func() { pump(out.Console, w.console) })
+	pumps.Go(func() { pump(io.MultiWriter(&log, discardNil(out.Log)), w.log) })
+	go func() {
+		<-process.Done()
+		// A reader that is behind gets what is in the sockets, not more.
+		w.console.SetReadDeadline(time.Now().Add(drain))
+		w.log.SetReadDeadline(time.Now().Add(drain))
+		pumps.Wait()
+		<-m.monitor.closed
+		m.exit = m.ending(log.String())
+		close(m.done)
+	}()
+	return m
+}
+
+// pump copies everything. A writer that fails loses what follows and does not
+// stall the guest.
+func pump(to io.Writer, from io.ReadCloser) {
+	defer from.Close()
+	if _, err := io.Copy(discardNil(to), from); err != nil {
+		io.Copy(io.Discard, from)
+	}
+}
+
+func discardNil(w io.Writer) io.Writer {
+	if w == nil {
+		return io.Discard
+	}
+	return w
+}
+
+func (m *machine) Agent() net.Conn       { return m.agent }
+func (m *machine) PID() int              { return m.process.PID() }
+func (m *machine) Isolation() []string   { return m.isolation }
+func (m *machine) Done() <-chan struct{} { return m.done }
+func (m *machine) Exit() vmm.Exit        { return m.exit }
+
+func (m *machine) Pause(ctx context.Context) error  { return m.command(ctx, "stop", nil) }
+func (m *machine) Resume(ctx context.Context) error { return m.command(ctx, "cont", nil) }
+
+// GrowDisk implements vmm.Machine. QEMU resizes the file too, to the size it
+// already has, and tells the guest.
+func (m *machine) GrowDisk(ctx context.Context, serial string, size int64) error {
+	present, err := m.diskSize(ctx, serial)
+	if err != nil {
+		return err
+	}
+	if size < present {
+		return banger.Errorf(banger.BadRequest, "cannot shrink the disk %s from %s to %s",
+			serial, banger.FormatSize(present), banger.FormatSize(size))
+	}
+	return m.command(ctx, "block_resize", object{"node-name": node(serial), "size": size})
+}
+
+// diskSize is the size as QEMU has it: the file may be larger by now.
+func (m *machine) diskSize(ctx context.Context, serial string) (int64, error) {
+	var nodes []struct {
+		Name  string `json:"node-name"`
+		Image struct {
+			Size int64 `json:"virtual-size"`
+		} `json:"image"`
+	}
+	if err := m.query(ctx, "query-named-block-nodes", object{"flat": true}, &nodes); err != nil {
+		return 0, err
+	}
+	for _, n := range nodes {
+		if n.Name == node(serial) {
+			return n.Image.Size, nil
+		}
+	}
+	return 0, banger.Errorf(banger.NotFound, "the machine has no disk %q", serial)
+}
+
+func (m *machine) command(ctx context.Context, name string, args any) error {
+	return m.query(ctx, name, args, nil)
+}
+
+func (m *machine) query(ctx context.Context, name string, args, result any) error {
+	err := m.monitor.execute(ctx, name, args, result)
+	if errors.Is(err, errMonitorClosed) {
+		return banger.Errorf(banger.NotRunning, "the machine has ended")
+	}
+	return banger.Wrap(err, "QEMU refused %s", name)
+}
+
+// Signal implements vmm.Machine.
+func (m *machine) Signal(sig os.Signal) error {
+	m.mu.Lock()
+	m.signal = sig
+	m.mu.Unlock()
+	return m.process.Signal(sig)
+}

@@ -63,7 +63,7 @@ func (r record) String() string { return fmt.Sprintf("%d %q", r.id, r.name) }
 // examine says whose database q is and how far it is migrated. It reads
 // only. An error means that it could not find out.
 func examine(ctx context.Context, q querier) (verdict, error) {
-	tables, err := strings1(q.QueryContext(ctx,
+	tables, err := texts(q.QueryContext(ctx,
 		`SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\_%' ESCAPE '\'`))
 	if err != nil {
 		return unreadable(err)

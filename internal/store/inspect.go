@@ -80,7 +80,7 @@ func (i *Inspection) read(ctx context.Context, db *sql.DB) (verdict, error) {
 // check is SQLite's own opinion: the first thing wrong with the file, or
 // nothing.
 func check(ctx context.Context, db *sql.DB) (string, error) {
-	found, err := strings1(db.QueryContext(ctx, "PRAGMA quick_check(1)"))
+	found, err := texts(db.QueryContext(ctx, "PRAGMA quick_check(1)"))
 	if err != nil || len(found) == 1 && found[0] == "ok" {
 		return "", err
 	}

@@ -127,11 +127,11 @@ func step(ctx context.Context, tx *sql.Tx) error {
 }
 
 func columnsOf(ctx context.Context, q querier, table string) ([]string, error) {
-	return strings1(q.QueryContext(ctx, "SELECT name FROM pragma_table_info(?)", table))
+	return texts(q.QueryContext(ctx, "SELECT name FROM pragma_table_info(?)", table))
 }
 
-// strings1 collects the rows of a query with one text column.
-func strings1(rows *sql.Rows, err error) ([]string, error) {
+// texts collects the rows of a query with one text column.
+func texts(rows *sql.Rows, err error) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}

@@ -86,7 +86,7 @@ func (s *Store) VMByName(ctx context.Context, name string) (banger.VM, error) {
 func (s *Store) oneVM(ctx context.Context, column, value string) (banger.VM, error) {
 	r, found, err := findVM(ctx, s.db, column, value)
 	if err == nil && !found {
-		err = noVM
+		err = noVM()
 	}
 	if err != nil {
 		return banger.VM{}, fail(err, "cannot find VM %s", value)
@@ -94,7 +94,9 @@ func (s *Store) oneVM(ctx context.Context, column, value string) (banger.VM, err
 	return r.vm(), nil
 }
 
-var noVM = &banger.Error{Code: banger.NotFound, Message: "there is no such VM", Hints: []string{"banger ps -a"}}
+func noVM() error {
+	return banger.Errorf(banger.NotFound, "there is no such VM").Hint("banger ps -a")
+}
 
 func findVM(ctx context.Context, q querier, column, value string) (r vmRow, found bool, err error) {
 	err = q.QueryRowContext(ctx, selectVMs+"WHERE "+column+" = ? ORDER BY rowid LIMIT 1", value).Scan(r.columns()...)

@@ -164,7 +164,7 @@ func (s *Store) changeVM(ctx context.Context, id string, change func(*sql.Tx, vm
 	err := s.write(ctx, func(tx *sql.Tx) error {
 		old, found, err := findVM(ctx, tx, "id", id)
 		if err == nil && !found {
-			err = noVM
+			err = noVM()
 		}
 		if err != nil {
 			return err

@@ -189,24 +189,31 @@ func (c *Conn) dropStreams(err error) {
 
 // Open begins a stream of a kind with a request body.
 func (c *Conn) Open(kind Kind, body []byte) (*Stream, error) {
-	c.mu.Lock()
-	if c.err != nil {
-		c.mu.Unlock()
-		return nil, c.err
+	s := newStream(c, 0, kind, nil)
+	if err := c.register(s); err != nil {
+		return nil, err
 	}
-	if len(c.streams) >= MaxStreams {
-		c.mu.Unlock()
-		return nil, fmt.Errorf("cannot open another stream: %d are open", MaxStreams)
-	}
-	c.lastID++
-	s := newStream(c, c.lastID, kind, nil)
-	c.streams[s.id] = s
-	c.mu.Unlock()
 	if err := c.w.Write(TypeOpen, append(s.head(), byte(kind)), body); err != nil {
 		c.forget(s)
 		return nil, err
 	}
 	return s, nil
+}
+
+// register gives a stream that we open its number.
+func (c *Conn) register(s *Stream) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return c.err
+	}
+	if len(c.streams) >= MaxStreams {
+		return fmt.Errorf("cannot open another stream: %d are open", MaxStreams)
+	}
+	c.lastID++
+	s.id = c.lastID
+	c.streams[s.id] = s
+	return nil
 }
 
 // Call opens a stream, waits for its result and returns the body.

@@ -28,14 +28,17 @@ type Stream struct {
 	controls []Control
 	result   *Result
 	err      error
+	other    *Stream       // what it is relayed to, or nil (see Conn.Relay)
+	direct   bool          // nothing is left to hand over: frames go to other as they come
 	ended    bool          // result sent or received, reset, or connection lost
 	done     chan struct{} // closed with ended
 }
 
 type inbound struct {
 	buf      []byte
-	consumed int // by the reader, not yet given back as credit
+	consumed int // by the reader or a relay, not yet given back as credit
 	eof      bool
+	passed   bool // eof was handed to a relay
 }
 
 type outbound struct {
@@ -213,43 +216,80 @@ func (s *Stream) received(channel uint8, data []byte, eof bool) error {
 	if channel >= MaxChannels {
 		return fmt.Errorf("%w: channel %d", ErrProtocol, channel)
 	}
+	to, err := s.keep(channel, data, eof)
+	if to != nil {
+		to.send(channel, data, eof)
+	}
+	return err
+}
+
+// keep counts what came and keeps it for the reader, or names the stream that
+// it goes to instead.
+func (s *Stream) keep(channel uint8, data []byte, eof bool) (to *Stream, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	in := &s.in[channel]
 	if in.eof || len(in.buf)+in.consumed+len(data) > Window {
-		return fmt.Errorf("%w: channel %d overrun", ErrProtocol, channel)
+		return nil, fmt.Errorf("%w: channel %d overrun", ErrProtocol, channel)
+	}
+	in.eof = eof
+	if s.direct {
+		in.consumed += len(data)
+		return s.other, nil
 	}
 	in.buf = append(in.buf, data...)
-	in.eof = eof
 	s.cond.Broadcast()
-	return nil
+	return nil, nil
 }
 
 func (s *Stream) credited(p []byte) error {
 	if len(p) != 5 || p[0] >= MaxChannels {
 		return fmt.Errorf("%w: bad CREDIT", ErrProtocol)
 	}
-	n := binary.BigEndian.Uint32(p[1:])
+	to, err := s.refill(p[0], binary.BigEndian.Uint32(p[1:]))
+	if to != nil {
+		return to.giveBack(p[0], p[1:])
+	}
+	return err
+}
+
+// refill takes credit for our writers, or names the stream whose peer it is
+// for.
+func (s *Stream) refill(channel uint8, n uint32) (to *Stream, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := &s.out[p[0]]
+	if s.other != nil {
+		return s.other, nil
+	}
+	out := &s.out[channel]
 	if int64(n) > int64(out.used) {
-		return fmt.Errorf("%w: credit for bytes never sent", ErrProtocol)
+		return nil, errCredit
 	}
 	out.used -= int(n)
 	s.cond.Broadcast()
-	return nil
+	return nil, nil
 }
 
 func (s *Stream) controlled(c Control) error {
+	to, err := s.queueControl(c)
+	if to != nil {
+		_ = to.Control(c) // it may have ended
+	}
+	return err
+}
+
+func (s *Stream) queueControl(c Control) (to *Stream, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.direct {
+		return s.other, nil
+	}
 	if len(s.controls) >= maxControls {
-		return fmt.Errorf("%w: too many controls", ErrProtocol)
+		return nil, fmt.Errorf("%w: too many controls", ErrProtocol)
 	}
 	s.controls = append(s.controls, c)
 	s.cond.Broadcast()
-	return nil
+	return nil, nil
 }
 
 type channelReader struct {

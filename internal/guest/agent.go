@@ -1,0 +1,87 @@
+// Package guest is what runs inside a guest: the agent that does what its
+// host asks over the wire. As PID 1 it has brought the machine up before (see
+// boot); as an ordinary process it stands in for a guest in tests.
+//
+// It knows the wire and Linux, and nothing of hosts, VMMs or VMs' rows.
+package guest
+
+import (
+	"fmt"
+	"sync"
+
+	"banger/internal/guestwire"
+)
+
+// agent answers one host.
+type agent struct {
+	machine machine
+	version string
+	procs   *reaper
+	forking sync.Mutex // held while limits are those of a child
+
+	mu      sync.Mutex
+	env     []string // the image's
+	workDir string   // the image's
+	ending  bool     // a shutdown began: nothing new is started
+}
+
+// machine is what the agent runs on: a real one, or the host in tests, of
+// which it must touch nothing.
+type machine interface {
+	// lookup finds the user to run a command or own files as, and makes one
+	// that is not there with the uid.
+	lookup(name string, uid uint32) (user, error)
+
+	// prepare gives a new child its place; the result undoes what is only
+	// for the time of the fork.
+	prepare(*processAttr) (undo func())
+
+	setup(guestwire.Setup) error
+	problems() []string
+	diskDir() string // a path on the writable disk
+
+	// signalAll signals every process but the agent.
+	signalAll(sig int)
+	down() error // makes what was written safe
+	end(reboot bool)
+}
+
+func newAgent(m machine, version string) *agent {
+	a := &agent{machine: m, version: version, procs: newReaper()}
+	go a.procs.run()
+	return a
+}
+
+// handle answers one stream. A bug in answering it must not take PID 1 down.
+func (a *agent) handle(s *guestwire.Stream) {
+	defer func() {
+		if r := recover(); r != nil {
+			s.Fail("internal", fmt.Sprintf("the guest agent has a bug: %v", r))
+		}
+	}()
+	switch s.Kind {
+	case guestwire.KindExec:
+		a.exec(s)
+	case guestwire.KindCall:
+		a.call(s)
+	case guestwire.KindPut:
+		a.put(s)
+	case guestwire.KindGet:
+		a.get(s)
+	default:
+		s.Fail("unknown_method", fmt.Sprintf("the guest agent knows no stream of kind %d", s.Kind))
+	}
+}
+
+// failure is an error with the code of the API.
+type failure struct {
+	code string
+	err  error
+}
+
+func (f *failure) Error() string { return f.err.Error() }
+func (f *failure) Unwrap() error { return f.err }
+
+func failf(code, format string, args ...any) error {
+	return &failure{code, fmt.Errorf(format, args...)}
+}

@@ -1,0 +1,181 @@
+package guest
+
+import (
+	"errors"
+	"os"
+	"syscall"
+	"time"
+
+	"banger/internal/guestwire"
+)
+
+const (
+	// hangUpTime is what an abandoned command has to end after SIGHUP.
+	hangUpTime = 10 * time.Second
+
+	// lingerTime is what processes in the background of a command that has
+	// ended have to let go of its output, or to say their last word.
+	lingerTime = 200 * time.Millisecond
+
+	// eofTime is how long the end of one output waits for the end of the
+	// command, which mostly follows at once and says it too.
+	eofTime = 20 * time.Millisecond
+)
+
+// exec runs a command for a stream.
+func (a *agent) exec(s *guestwire.Stream) {
+	request, err := guestwire.ParseExec(s.Body)
+	if err != nil {
+		s.Fail("bad_request", err.Error())
+		return
+	}
+	c, err := a.start(s, request)
+	var cannot *notRun
+	var f *failure
+	switch {
+	case errors.As(err, &cannot):
+		s.Finish(guestwire.Exit{Status: cannot.status, Message: cannot.message}.Append(nil))
+	case errors.As(err, &f):
+		s.Fail(f.code, f.Error())
+	case err != nil:
+		s.Fail("internal", "cannot run "+request.Argv[0]+": "+err.Error())
+	default:
+		c.run()
+	}
+}
+
+// command is a command that runs.
+type command struct {
+	procs  *reaper
+	stream *guestwire.Stream
+	child  *child
+
+	stdin    *os.File // what the command reads, or nil
+	terminal *os.File // the pty's master, or nil; it is stdin and an output too
+	outputs  []*output
+	ended    chan *output // an output that ended
+}
+
+// run carries the command's bytes and waits for its end.
+func (c *command) run() {
+	for _, o := range c.outputs {
+		go o.copy(c.ended)
+	}
+	if c.stdin != nil {
+		go c.feed()
+	}
+	go c.control()
+	if !c.wait() {
+		c.abandon()
+		return
+	}
+	c.drain()
+	c.stream.Finish(guestwire.Exit{Status: status(c.child.status)}.Append(nil))
+}
+
+// wait waits for the command's end; false means that the host went first.
+// Meanwhile it passes on that an output has ended before the command.
+func (c *command) wait() bool {
+	var late <-chan time.Time
+	var closed []*output
+	for {
+		select {
+		case <-c.child.done:
+			return true
+		case <-c.stream.Done():
+			return false
+		case o := <-c.ended:
+			closed = append(closed, o)
+			late = time.After(eofTime)
+		case <-late:
+			for _, o := range closed {
+				_ = o.to.Close()
+			}
+			closed, late = nil, nil
+		}
+	}
+}
+
+// drain sends what is left in the pipes. All that the command itself wrote is
+// there by now.
+func (c *command) drain() {
+	linger := time.AfterFunc(lingerTime, func() {
+		for _, o := range c.outputs {
+			o.hurry()
+		}
+	})
+	defer linger.Stop()
+	for _, o := range c.outputs {
+		<-o.done
+	}
+}
+
+// abandon ends the command of a host that has gone.
+func (c *command) abandon() {
+	_ = syscall.Kill(-c.child.pid, syscall.SIGHUP)
+	for _, o := range c.outputs {
+		_ = o.from.Close()
+	}
+	// The group outlives its leader if others in it ignore SIGHUP.
+	time.AfterFunc(hangUpTime, func() { _ = syscall.Kill(-c.child.pid, syscall.SIGKILL) })
+}
+
+// feed gives the command its input. The stream's EOF ends the command's input
+// and nothing else.
+func (c *command) feed() {
+	from := c.stream.Reader(guestwire.Stdin)
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	for {
+		n, err := from.Read(*buf)
+		if n > 0 {
+			if _, err := c.stdin.Write((*buf)[:n]); err != nil {
+				break // it does not want any more
+			}
+		}
+		if err != nil {
+			break
+		}
+	}
+	if c.terminal != nil {
+		c.endTerminalInput()
+		return
+	}
+	_ = c.stdin.Close()
+}
+
+// control does what the host asks of the running command.
+func (c *command) control() {
+	for {
+		ctl, ok := c.stream.NextControl()
+		if !ok {
+			return
+		}
+		if sig, ok := ctl.Signal(); ok {
+			c.procs.signal(c.child, syscall.Signal(sig))
+		}
+		if rows, cols, ok := ctl.Resize(); ok && c.terminal != nil {
+			_ = setSize(c.terminal, rows, cols)
+		}
+		if channel, ok := ctl.Output(); ok {
+			c.closeOutput(channel)
+		}
+	}
+}
+
+func (c *command) closeOutput(channel uint8) {
+	for _, o := range c.outputs {
+		if o.channel == channel {
+			_ = o.to.Close() // wakes a copy that waits for credit
+			_ = o.from.Close()
+		}
+	}
+}
+
+// status is a wait status as a shell shows it.
+func status(w syscall.WaitStatus) uint8 {
+	if w.Signaled() {
+		return 128 + uint8(w.Signal())
+	}
+	return uint8(w.ExitStatus())
+}

@@ -1,0 +1,93 @@
+package guest
+
+import (
+	"fmt"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"banger/internal/guest/boot"
+	"banger/internal/guestwire"
+
+	"golang.org/x/sys/unix"
+)
+
+// Main is the guest binary: what it does is in its arguments and its process
+// id. It returns the exit status.
+//
+//	/init                  as PID 1: bring the machine up and serve its host
+//	AGENT serve            serve a host on descriptor 3, as an ordinary process
+//	AGENT modprobe NAME…   load modules; AGENT -q -- NAME is how the kernel asks
+func Main(args []string, version string) int {
+	switch {
+	case len(args) > 1 && args[1] == "serve":
+		return serve(version)
+	case len(args) > 1 && (args[1] == "modprobe" || args[1] == "-q"):
+		return modprobe(args[2:])
+	case os.Getpid() == 1:
+		return initMachine(version)
+	}
+	fmt.Fprintln(os.Stderr, "usage: banger-guest serve | banger-guest modprobe NAME… (or as PID 1)")
+	return 2
+}
+
+func modprobe(names []string) int {
+	for len(names) > 0 && (names[0] == "--" || names[0] == "-q") {
+		names = names[1:]
+	}
+	if err := boot.Modprobe(names); err != nil {
+		fmt.Fprintln(os.Stderr, "modprobe:", err)
+		return 1
+	}
+	return 0
+}
+
+// serve is the agent alone, on descriptor 3.
+func serve(version string) int {
+	// What commands leave behind is ours, as it would be PID 1's.
+	_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+	unix.CloseOnExec(3)
+	p := &process{}
+	a := newAgent(p, version)
+	p.procs = a.procs
+	err := guestwire.Serve(os.NewFile(3, "link"), true, a.handle)
+	if a.isEnding() {
+		select {} // the shutdown ends us, with its status
+	}
+	fmt.Fprintln(os.Stderr, "banger-guest: the link to the host:", err)
+	a.end(unix.SIGKILL, time.Second)
+	return 1
+}
+
+// initMachine is PID 1: it never returns, since the kernel would panic.
+func initMachine(version string) int {
+	debug.SetTraceback("single")
+	sys, err := boot.Up()
+	for _, problem := range sys.Problems {
+		fmt.Fprintln(os.Stderr, "banger:", problem)
+	}
+	if err != nil {
+		powerOff(err)
+	}
+	path, err := sys.Port(portName)
+	if err != nil {
+		powerOff(err)
+	}
+	sys.StopListening()
+	m := newSystem(sys)
+	a := newAgent(m, version)
+	if err := a.serveInitctl(); err != nil {
+		sys.Problems = append(sys.Problems, fmt.Sprintf("cannot make %s: %v", initctl, err))
+	}
+	go a.obeySignals()
+	go sys.EmptyTrash()
+	serveLink(path, a.handle)
+	return 1
+}
+
+// powerOff ends a machine that cannot be of use.
+func powerOff(why error) {
+	fmt.Fprintln(os.Stderr, "banger: this machine cannot start:", why)
+	unix.Sync()
+	newSystem(&boot.System{}).end(false)
+}

@@ -1,0 +1,88 @@
+package guest
+
+import (
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+// defaultTimeout is what processes have where the host did not say.
+const defaultTimeout = 10 * time.Second
+
+// beginEnd says that the machine ends now; false if it was said before.
+// Nothing is started any more.
+func (a *agent) beginEnd() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	first := !a.ending
+	a.ending = true
+	return first
+}
+
+// shutdown ends all processes and makes what was written safe: TERM at once,
+// KILL at half of the timeout. When it returns the machine can end.
+func (a *agent) shutdown(timeout time.Duration) error {
+	if timeout <= 0 {
+		timeout = defaultTimeout
+	}
+	if !a.end(syscall.SIGTERM, timeout/2) {
+		a.end(syscall.SIGKILL, timeout/2)
+	}
+	if err := a.machine.down(); err != nil {
+		return fmt.Errorf("cannot make the file systems read-only: %w", err)
+	}
+	return nil
+}
+
+// end signals all processes until none is left or the time is over. What was
+// started in between gets its signal too.
+func (a *agent) end(sig syscall.Signal, timeout time.Duration) bool {
+	again := time.NewTicker(timeout / 10)
+	defer again.Stop()
+	late := time.After(timeout)
+	a.machine.signalAll(int(sig))
+	a.machine.signalAll(int(syscall.SIGCONT))
+	for {
+		select {
+		case <-a.procs.quiet():
+			return true
+		case <-late:
+			return false
+		case <-again.C:
+			if sig == syscall.SIGKILL {
+				a.machine.signalAll(int(sig))
+			}
+		}
+	}
+}
+
+func (a *agent) isEnding() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.ending
+}
+
+// finish shuts down by itself and ends the machine.
+func (a *agent) finish(reboot bool) {
+	if !a.beginEnd() {
+		return
+	}
+	if err := a.shutdown(defaultTimeout); err != nil {
+		fmt.Fprintln(os.Stderr, "banger:", err)
+	}
+	a.machine.end(reboot)
+}
+
+// obeySignals does what the signals to PID 1 ask for that busybox's and other
+// small tools' poweroff, halt and reboot send. It takes all others as well: a
+// signal without a handler would end PID 1, and the machine with it.
+func (a *agent) obeySignals() {
+	wanted := make(chan os.Signal, 8)
+	signal.Notify(wanted, syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGPWR)
+	signal.Ignore(syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGALRM, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU)
+	for s := range wanted {
+		a.finish(s == syscall.SIGTERM || s == syscall.SIGINT)
+	}
+}

@@ -1,0 +1,99 @@
+package guest
+
+import (
+	"os"
+	"strconv"
+	"sync"
+	"syscall"
+
+	"banger/internal/guest/boot"
+	"banger/internal/guestwire"
+
+	"golang.org/x/sys/unix"
+)
+
+// system is the real machine, with the agent as its PID 1.
+type system struct {
+	*boot.System
+	oomScore *os.File   // the agent's own, or nil
+	accounts sync.Mutex // of adding users
+
+	mu     sync.Mutex
+	failed []string // what setup could not do, the last time
+}
+
+func newSystem(s *boot.System) *system {
+	score, _ := os.OpenFile("/proc/self/oom_score_adj", os.O_WRONLY, 0)
+	return &system{System: s, oomScore: score}
+}
+
+func (m *system) lookup(name string, uid uint32) (user, error) {
+	if name == "" {
+		name = "root"
+	}
+	m.accounts.Lock()
+	defer m.accounts.Unlock()
+	u, ok := readAccounts("/etc").find(name)
+	if !ok {
+		var err error
+		if u, err = addUser("", name, uid); err != nil {
+			return u, err
+		}
+	}
+	u.self = u.uid == 0 && u.gid == 0 && len(u.groups) == 0
+	return u, nil
+}
+
+// prepare makes a child begin in its cgroup and with the limits of ordinary
+// processes. Limits are inherited, and cannot be set in between without
+// another exec; so the agent has the child's while it forks. It loses nothing
+// by it: the kernel never kills PID 1 for memory.
+func (m *system) prepare(attr *processAttr) (undo func()) {
+	if m.Children != nil {
+		attr.UseCgroupFD, attr.CgroupFD = true, int(m.Children.Fd())
+	}
+	m.limits(1024, 0)
+	return func() { m.limits(boot.MaxFiles, -1000) }
+}
+
+func (m *system) limits(files uint64, oom int) {
+	_ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: files, Max: boot.MaxFiles})
+	if m.oomScore != nil {
+		_, _ = m.oomScore.WriteAt([]byte(strconv.Itoa(oom)), 0)
+	}
+}
+
+func (m *system) problems() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return append(append([]string{}, m.Problems...), m.failed...)
+}
+
+func (m *system) diskDir() string {
+	if m.Disk == nil {
+		return "/"
+	}
+	return "/proc/self/fd/" + strconv.Itoa(int(m.Disk.Fd()))
+}
+
+func (m *system) setup(s guestwire.Setup) error {
+	failed := m.apply(s)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.failed = failed
+	return nil
+}
+
+func (m *system) signalAll(sig int) { _ = unix.Kill(-1, syscall.Signal(sig)) }
+
+func (m *system) down() error { return m.Down() }
+
+// end does not return.
+func (m *system) end(reboot bool) {
+	how := unix.LINUX_REBOOT_CMD_POWER_OFF
+	if reboot {
+		how = unix.LINUX_REBOOT_CMD_RESTART
+	}
+	_ = unix.Reboot(how)
+	select {}
+}

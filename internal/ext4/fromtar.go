@@ -56,6 +56,9 @@ func FromTar(ctx context.Context, r io.Reader, path string, opts Options) error 
 	return os.Rename(out.Name(), path)
 }
 
+// errConverted is what the cleaning side meets when the converter has ended.
+var errConverted = errors.New("the conversion has ended")
+
 func writeFromTar(r io.Reader, out *os.File, opts Options) error {
 	last := func(string, int) bool { return true }
 	if !opts.Unique {
@@ -76,9 +79,10 @@ func writeFromTar(r io.Reader, out *os.File, opts Options) error {
 	}()
 	sparse := &sparseFile{f: out}
 	err := tar2ext4.ConvertTarToExt4(pr, sparse, tar2ext4.MaximumDiskSize(opts.MaxBytes))
-	pr.CloseWithError(errors.New("conversion has ended"))
-	if cleanErr := <-cleaned; cleanErr != nil && err != nil {
-		return cleanErr // what err complains of is its consequence, or itself
+	pr.CloseWithError(errConverted)
+	// Where both complain, the converter's error is the consequence.
+	if cleanErr := <-cleaned; cleanErr != nil && !errors.Is(cleanErr, errConverted) {
+		return cleanErr
 	}
 	if err != nil {
 		return err
@@ -175,6 +179,8 @@ func cleanHeader(h *tar.Header) error {
 			delete(h.PAXRecords, key)
 		}
 	}
+	//lint:ignore SA1019 the reader fills it in, and the writer would put the ACLs back from it
+	h.Xattrs = nil
 	h.Format = tar.FormatPAX
 	h.ModTime = clampTime(h.ModTime)
 	h.AccessTime, h.ChangeTime = h.ModTime, h.ModTime

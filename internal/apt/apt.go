@@ -32,6 +32,10 @@ func Open(dir string) (*Client, error) {
 	if _, err := exec.LookPath("apt-get"); err != nil {
 		return nil, banger.Errorf(banger.Unavailable, "cannot use the host's package sources: apt-get is not installed here")
 	}
+	dir, err := filepath.Abs(dir) // apt is run in other directories
+	if err != nil {
+		return nil, err
+	}
 	c := &Client{dir: dir, conf: filepath.Join(dir, "apt.conf")}
 	for _, sub := range []string{"cache/archives/partial", "state/lists/partial"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
@@ -139,7 +143,7 @@ func (c *Client) Download(ctx context.Context, p Package, dir string) (string, e
 // Unpack extracts a package's files into dir, without installing it.
 func Unpack(ctx context.Context, deb, dir string) error {
 	c := &Client{}
-	_, err := c.run(ctx, dir, "dpkg-deb", "--extract", deb, dir)
+	_, err := c.run(ctx, "", "dpkg-deb", "--extract", deb, dir)
 	return banger.Wrap(err, "cannot unpack %s", deb)
 }
 

@@ -72,7 +72,10 @@ func (b Builder) find(name string) (banger.Image, bool) {
 // build makes the image in a directory named for it; the lock is held, so
 // whatever lies there is left from a crash.
 func (b Builder) build(ctx context.Context, name string, progress func(string)) (banger.Image, error) {
-	dir := filepath.Join(b.Dir, ".build-"+name)
+	dir, err := filepath.Abs(filepath.Join(b.Dir, ".build-"+name)) // mmdebstrap runs elsewhere
+	if err != nil {
+		return banger.Image{}, err
+	}
 	if err := clearBuild(dir); err != nil {
 		return banger.Image{}, err
 	}

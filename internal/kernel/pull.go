@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -96,7 +95,7 @@ func (s *Store) downloadDebian(ctx context.Context, tmp string, progress func(st
 	}
 	progress("fetching package lists")
 	if updateErr := client.Update(ctx); updateErr != nil {
-		return "", pkg, errors.Join(err, updateErr)
+		return "", pkg, banger.Wrap(updateErr, "%s", err)
 	}
 	return s.tryDownload(ctx, client, progress)
 }

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-func (w *world) daemonPID(t *testing.T) int {
+func (w home) daemonPID(t *testing.T) int {
 	t.Helper()
 	for _, line := range strings.Split(w.must(t, "daemon", "status", "--json"), "\n") {
 		if _, v, ok := strings.Cut(line, `"pid":`); ok {
@@ -24,9 +24,9 @@ func (w *world) daemonPID(t *testing.T) int {
 }
 
 // leftovers is everything of VMs that is still in this world.
-func (w *world) leftovers() (left []string) {
+func (w home) leftovers() (left []string) {
 	for _, dir := range []string{"vms", "trash"} {
-		entries, _ := filepath.Glob(filepath.Join(w.state(), dir, "*"))
+		entries, _ := filepath.Glob(filepath.Join(w.State(), dir, "*"))
 		left = append(left, entries...)
 	}
 	for _, p := range w.processes() {
@@ -37,7 +37,7 @@ func (w *world) leftovers() (left []string) {
 	return left
 }
 
-func (w *world) expectNothingLeft(t *testing.T) {
+func (w home) expectNothingLeft(t *testing.T) {
 	t.Helper()
 	w.must(t, "ps", "-a") // the next command puts right what was left
 	eventually(t, "leftovers go", func() bool { return len(w.leftovers()) == 0 })
@@ -50,7 +50,7 @@ func TestDaemonKilledWhileAnExecCounts(t *testing.T) {
 	w := borrowedWorld(t, "counting")
 	w.start(t, "counter")
 	before := w.show(t, "counter")
-	cmd := w.command("exec", "counter", "--", "sh", "-c", "for i in $(seq 1 200); do echo $i; sleep 0.02; done")
+	cmd := w.Command("exec", "counter", "--", "sh", "-c", "for i in $(seq 1 200); do echo $i; sleep 0.02; done")
 	out, _ := cmd.StdoutPipe()
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -75,7 +75,7 @@ func TestDaemonKilledWhileAnExecCounts(t *testing.T) {
 
 func TestStopKeepsWhatWasWritten(t *testing.T) {
 	shared.start(t, "writer")
-	cmd := shared.command("exec", "writer", "--", "sh", "-c",
+	cmd := shared.Command("exec", "writer", "--", "sh", "-c",
 		`head -c 20M /dev/urandom >/root/synced && sha256sum </root/synced >/root/sum && sync && echo synced
 		 head -c 200M /dev/zero >/root/rest; sleep 600`)
 	out, _ := cmd.StdoutPipe()
@@ -84,8 +84,8 @@ func TestStopKeepsWhatWasWritten(t *testing.T) {
 	}
 	waitFor(t, out, "synced\n")
 	eventually(t, "the write is under way", func() bool {
-		size := shared.banger("exec", "writer", "--", "stat", "-c", "%s", "/root/rest")
-		n, _ := strconv.Atoi(strings.TrimSpace(size.stdout))
+		size := shared.Banger("exec", "writer", "--", "stat", "-c", "%s", "/root/rest")
+		n, _ := strconv.Atoi(strings.TrimSpace(size.Stdout))
 		return n > 1<<20
 	})
 	shared.must(t, "exec", "writer", "--", "sh", "-c", "echo before the stop >/root/note")
@@ -127,7 +127,7 @@ func TestShimKilledTakesItsVMMAlong(t *testing.T) {
 func TestClientKilledDuringCreate(t *testing.T) {
 	w := borrowedWorld(t, "client-killed")
 	for i, after := range moments {
-		cmd := w.command("run", "--rm", "--name", fmt.Sprintf("gone-%d", i), "--", "sleep", "600")
+		cmd := w.Command("run", "--rm", "--name", fmt.Sprintf("gone-%d", i), "--", "sleep", "600")
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
@@ -143,7 +143,7 @@ func TestDaemonKilledDuringCreate(t *testing.T) {
 	for i, after := range moments {
 		name := fmt.Sprintf("half-%d", i)
 		pid := w.daemonPID(t)
-		cmd := w.command("run", "--rm", "--name", name, "--", "sleep", "600")
+		cmd := w.Command("run", "--rm", "--name", name, "--", "sleep", "600")
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
@@ -164,7 +164,7 @@ var moments = []time.Duration{
 
 func TestInterruptDuringCreateUndoesIt(t *testing.T) {
 	w := borrowedWorld(t, "interrupted")
-	cmd := w.command("run", "--name", "never", "--", "true")
+	cmd := w.Command("run", "--name", "never", "--", "true")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

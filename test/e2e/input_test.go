@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"banger/test/world"
 )
 
 // TestBadInputIsNamedAndLeavesNothing runs every kind of bad input a person
@@ -14,7 +16,7 @@ func TestBadInputIsNamedAndLeavesNothing(t *testing.T) {
 	w := borrowedWorld(t, "bad input")
 	w.must(t, "vm", "create", "--no-start", "--name", "web-one")
 	w.must(t, "vm", "create", "--no-start", "--name", "web-two")
-	noKernel := filepath.Join(w.home, "no-kernel")
+	noKernel := filepath.Join(w.Home, "no-kernel")
 	if err := os.WriteFile(noKernel, []byte("this is a text"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +42,7 @@ func TestBadInputIsNamedAndLeavesNothing(t *testing.T) {
 		{"exec web-one --", 2, "--"},
 		{"vm create --image no-such-image", 1, "no-such-image"},
 		{"vm create --kernel no-such-kernel", 1, "no-such-kernel"},
-		{"kernel import mine --vmlinuz " + noKernel + " --modules " + w.home, 1, noKernel},
+		{"kernel import mine --vmlinuz " + noKernel + " --modules " + w.Home, 1, noKernel},
 		{"kernel pull no-such-kernel", 1, "no-such-kernel"},
 		{"image show no-such-image", 1, "no-such-image"},
 		{"vm frobnicate", 2, "frobnicate"},
@@ -51,13 +53,13 @@ func TestBadInputIsNamedAndLeavesNothing(t *testing.T) {
 		{"vm rename web-one web-two", 1, "web-two"},
 		{"vm rename web-one -x", 2, ""},
 	} {
-		args := strings.Fields(strings.ReplaceAll(c.args, w.home, "HOME"))
+		args := strings.Fields(strings.ReplaceAll(c.args, w.Home, "HOME"))
 		for i := range args {
-			args[i] = strings.ReplaceAll(args[i], "HOME", w.home)
+			args[i] = strings.ReplaceAll(args[i], "HOME", w.Home)
 		}
-		r := w.banger(args...)
-		if r.status != c.status || !strings.Contains(r.stderr, c.want) || r.stdout != "" {
-			t.Errorf("banger %s: status %d, want %d; stderr lacks %q:\n%s%s", c.args, r.status, c.status, c.want, r.stdout, r.stderr)
+		r := w.Banger(args...)
+		if r.Status != c.status || !strings.Contains(r.Stderr, c.want) || r.Stdout != "" {
+			t.Errorf("banger %s: status %d, want %d; stderr lacks %q:\n%s%s", c.args, r.Status, c.status, c.want, r.Stdout, r.Stderr)
 		}
 	}
 	w.must(t, "rm", "web-one", "web-two")
@@ -77,7 +79,7 @@ func TestOddPlacesForTheStateDirectorySimplyWork(t *testing.T) {
 
 func TestWithoutARuntimeDirectoryItSimplyWorks(t *testing.T) {
 	w := borrowedWorld(t, "no-runtime")
-	w.extra = []string{"XDG_RUNTIME_DIR="}
+	w.Extra = []string{"XDG_RUNTIME_DIR="}
 	if got := w.must(t, "run", "--rm", "--", "echo", "works"); got != "works" {
 		t.Errorf("%q", got)
 	}
@@ -85,27 +87,27 @@ func TestWithoutARuntimeDirectoryItSimplyWorks(t *testing.T) {
 
 func TestClosedStdinIsAnEmptyOne(t *testing.T) {
 	shared.start(t, "closed")
-	cmd := exec.Command("sh", "-c", `exec "$0" exec closed -- sh -c 'cat; echo done' <&-`, bin)
-	cmd.Env = shared.env()
-	if r := finish(cmd); r.stdout != "done\n" || r.status != 0 {
-		t.Errorf("%q, %d, %s", r.stdout, r.status, r.stderr)
+	cmd := exec.Command("sh", "-c", `exec "$0" exec closed -- sh -c 'cat; echo done' <&-`, shared.Bin)
+	cmd.Env = shared.Env()
+	if r := world.Finish(cmd); r.Stdout != "done\n" || r.Status != 0 {
+		t.Errorf("%q, %d, %s", r.Stdout, r.Status, r.Stderr)
 	}
 }
 
 func TestSecondDaemonIsRefused(t *testing.T) {
 	shared.must(t, "ps")
-	r := shared.banger("daemon", "run")
-	if r.status != 1 || !strings.Contains(r.stderr, "already") {
-		t.Errorf("status %d, %s", r.status, r.stderr)
+	r := shared.Banger("daemon", "run")
+	if r.Status != 1 || !strings.Contains(r.Stderr, "already") {
+		t.Errorf("status %d, %s", r.Status, r.Stderr)
 	}
 }
 
 func TestMissingQEMUIsNamed(t *testing.T) {
 	w := borrowedWorld(t, "no-qemu")
 	writeConfig(t, w, `qemu_bin = "/nonexistent/qemu-system-x86_64"`)
-	r := w.banger("run", "--rm", "--", "true")
-	if r.status != 125 || !strings.Contains(r.stderr, "/nonexistent/qemu-system-x86_64") || !strings.Contains(r.stderr, "hint:") {
-		t.Errorf("status %d, %s", r.status, r.stderr)
+	r := w.Banger("run", "--rm", "--", "true")
+	if r.Status != 125 || !strings.Contains(r.Stderr, "/nonexistent/qemu-system-x86_64") || !strings.Contains(r.Stderr, "hint:") {
+		t.Errorf("status %d, %s", r.Status, r.Stderr)
 	}
 	w.expectNothingLeft(t)
 }
@@ -113,15 +115,15 @@ func TestMissingQEMUIsNamed(t *testing.T) {
 func TestBadConfigurationIsNamedWithItsLine(t *testing.T) {
 	w := newWorld(t, "bad-config")
 	writeConfig(t, w, "log_level = \"info\"\nno_such_key = 1\n")
-	r := w.banger("ps")
-	if r.status != 1 || !strings.Contains(r.stderr, "no_such_key") || !strings.Contains(r.stderr, "2") {
-		t.Errorf("status %d, %s", r.status, r.stderr)
+	r := w.Banger("ps")
+	if r.Status != 1 || !strings.Contains(r.Stderr, "no_such_key") || !strings.Contains(r.Stderr, "2") {
+		t.Errorf("status %d, %s", r.Status, r.Stderr)
 	}
 }
 
-func writeConfig(t *testing.T, w *world, text string) {
+func writeConfig(t *testing.T, w home, text string) {
 	t.Helper()
-	dir := filepath.Join(w.home, ".config/banger")
+	dir := filepath.Join(w.Home, ".config/banger")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -132,16 +134,16 @@ func writeConfig(t *testing.T, w *world, text string) {
 
 func TestUnwritableStateDirectoryIsNamed(t *testing.T) {
 	w := newWorld(t, "unwritable")
-	if err := os.MkdirAll(filepath.Dir(w.state()), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Dir(w.State()), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	// A file where the directory should be: root is stopped by it too.
-	if err := os.WriteFile(w.state(), nil, 0o600); err != nil {
+	if err := os.WriteFile(w.State(), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r := w.banger("ps")
-	if r.status != 1 || !strings.Contains(r.stderr, w.state()) {
-		t.Errorf("status %d, %s", r.status, r.stderr)
+	r := w.Banger("ps")
+	if r.Status != 1 || !strings.Contains(r.Stderr, w.State()) {
+		t.Errorf("status %d, %s", r.Status, r.Stderr)
 	}
 }
 
@@ -151,23 +153,23 @@ func TestFullDiskWhileCreating(t *testing.T) {
 		t.Skip("mounting a small file system needs root")
 	}
 	w := newWorld(t, "full")
-	if err := os.MkdirAll(filepath.Join(w.state(), "vms"), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(w.State(), "vms"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	vms := filepath.Join(w.state(), "vms")
+	vms := filepath.Join(w.State(), "vms")
 	command(t, "mount", "-t", "tmpfs", "-o", "size=256k,mode=700", "banger-test", vms)
 	t.Cleanup(func() {
-		w.close()
+		w.Close()
 		command(t, "umount", vms)
 	})
 	for _, dir := range []string{"images", "kernels"} {
-		command(t, "cp", "-al", filepath.Join(shared.state(), dir), w.state())
+		command(t, "cp", "-al", filepath.Join(shared.State(), dir), w.State())
 	}
 	w.must(t, "kernel", "pull", "debian-cloud")
 	w.must(t, "image", "pull", "debian-bookworm")
-	r := w.banger("run", "--rm", "--", "true")
-	if r.status != 125 || !strings.Contains(r.stderr, "space") {
-		t.Errorf("status %d, %s", r.status, r.stderr)
+	r := w.Banger("run", "--rm", "--", "true")
+	if r.Status != 125 || !strings.Contains(r.Stderr, "space") {
+		t.Errorf("status %d, %s", r.Status, r.Stderr)
 	}
 	w.expectNothingLeft(t)
 }

@@ -2,9 +2,7 @@ package e2e
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -14,19 +12,16 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"banger/test/world"
 )
 
-// world is one banger installation: its own HOME and XDG directories.
-type world struct {
-	home  string
-	extra []string // more environment, KEY=VALUE
-}
+// home is one banger installation, in its own directories.
+type home struct{ *world.World }
 
-// shared is the world most tests live in. It stays between runs, so that
-// image and kernel are built once; what runs in it ends with the tests.
-var shared *world
-
-var bin string
+// shared is the installation most tests live in. It stays between runs, so
+// that image and kernel are built once; what runs in it ends with the tests.
+var shared home
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -38,159 +33,62 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) int {
-	if err := setUp(); err != nil {
+	w, err := world.OpenShared("../..", "e2e")
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
 		return 1
 	}
-	defer shared.close()
+	shared = home{w}
+	defer shared.Close()
 	return m.Run()
 }
 
-func setUp() error {
-	var err error
-	if bin, err = filepath.Abs("../../bin/banger"); err != nil {
-		return err
-	}
-	if _, err := os.Stat(bin); err != nil {
-		return fmt.Errorf("%s is missing: run make build", bin)
-	}
-	if shared, err = openShared(); err != nil {
-		return err
-	}
-	shared.clear()
-	// Everything else needs both; building them is minutes of work that no
-	// single test should be charged with.
-	for _, args := range [][]string{{"kernel", "pull", "debian-cloud"}, {"image", "pull", "debian-bookworm"}} {
-		if r := shared.banger(args...); r.status != 0 {
-			return fmt.Errorf("banger %s: %s", strings.Join(args, " "), r.stderr)
-		}
-	}
-	return nil
-}
-
-func openShared() (*world, error) {
-	root := os.Getenv("BANGER_TEST_CACHE")
-	if root == "" {
-		cache, err := os.UserCacheDir()
-		if err != nil {
-			return nil, err
-		}
-		root = filepath.Join(cache, "banger-test")
-	}
-	w := &world{home: filepath.Join(root, "e2e")}
-	return w, os.MkdirAll(w.home, 0o700)
-}
-
 // newWorld is an empty installation for one test, in a directory of this name.
-func newWorld(t *testing.T, name string) *world {
+func newWorld(t *testing.T, name string) home {
 	t.Helper()
-	w := &world{home: filepath.Join(t.TempDir(), name)}
-	if err := os.MkdirAll(w.home, 0o700); err != nil {
+	w := home{&world.World{Home: filepath.Join(t.TempDir(), name), Bin: shared.Bin}}
+	if err := os.MkdirAll(w.Home, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(w.close)
+	t.Cleanup(w.Close)
 	return w
 }
 
 // borrowedWorld is newWorld with the shared image and kernel in it.
-func borrowedWorld(t *testing.T, name string) *world {
+func borrowedWorld(t *testing.T, name string) home {
 	t.Helper()
 	w := newWorld(t, name)
-	if err := os.MkdirAll(w.state(), 0o700); err != nil {
+	if err := os.MkdirAll(w.State(), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	for _, dir := range []string{"images", "kernels"} {
-		command(t, "cp", "-al", filepath.Join(shared.state(), dir), w.state())
+		command(t, "cp", "-al", filepath.Join(shared.State(), dir), w.State())
 	}
-	if r := w.banger("kernel", "pull", "debian-cloud"); r.status != 0 {
-		t.Fatal(r.stderr)
-	}
-	if r := w.banger("image", "pull", "debian-bookworm"); r.status != 0 {
-		t.Fatal(r.stderr)
+	if err := w.Furnish(); err != nil {
+		t.Fatal(err)
 	}
 	return w
 }
 
-func (w *world) state() string { return filepath.Join(w.home, ".local/state/banger") }
-
-func (w *world) env() []string {
-	env := []string{
-		"HOME=" + w.home, "PATH=" + os.Getenv("PATH"), "LANG=C.UTF-8", "USER=tester",
-		"TMPDIR=" + os.TempDir(),
-		"XDG_RUNTIME_DIR=" + filepath.Join(w.home, "run"),
-	}
-	return append(env, w.extra...)
-}
-
-// clear removes every VM, and close ends the daemon besides.
-func (w *world) clear() {
-	if r := w.banger("ps", "-a", "-q"); r.status == 0 {
-		if ids := strings.Fields(r.stdout); len(ids) > 0 {
-			w.banger(append([]string{"rm", "-f"}, ids...)...)
-		}
-	}
-}
-
-func (w *world) close() {
-	w.clear()
-	w.banger("daemon", "stop", "--force")
-}
-
-// result is what a command left behind.
-type result struct {
-	stdout, stderr string
-	status         int
-}
-
-func (w *world) command(args ...string) *exec.Cmd {
-	// A command that hangs must not hang the tests with it.
-	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Minute)
-	cmd := exec.CommandContext(ctx, bin, args...)
-	cmd.Env = w.env()
-	cmd.Dir = w.home
-	cmd.WaitDelay = 10 * time.Second
-	_ = cancel // ends with the process or the deadline
-	return cmd
-}
-
-// banger runs a command to its end, with an empty stdin.
-func (w *world) banger(args ...string) result { return finish(w.command(args...)) }
-
-func finish(cmd *exec.Cmd) result {
-	var stdout, stderr bytes.Buffer
-	if cmd.Stdout == nil {
-		cmd.Stdout = &stdout
-	}
-	cmd.Stderr = &stderr
-	err := cmd.Run()
-	r := result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		r.stderr += err.Error()
-		r.status = -1
-	}
-	return r
-}
-
 // must runs a command that has to succeed and gives its stdout, trimmed.
-func (w *world) must(t *testing.T, args ...string) string {
+func (w home) must(t *testing.T, args ...string) string {
 	t.Helper()
-	r := w.banger(args...)
-	if r.status != 0 {
-		t.Fatalf("banger %s: status %d\n%s%s", strings.Join(args, " "), r.status, r.stdout, r.stderr)
+	r := w.Banger(args...)
+	if r.Status != 0 {
+		t.Fatalf("banger %s: status %d\n%s%s", strings.Join(args, " "), r.Status, r.Stdout, r.Stderr)
 	}
-	return strings.TrimSpace(r.stdout)
+	return strings.TrimSpace(r.Stdout)
 }
 
 // start makes a running VM that goes with the test.
-func (w *world) start(t *testing.T, name string, flags ...string) {
+func (w home) start(t *testing.T, name string, flags ...string) {
 	t.Helper()
 	w.must(t, append([]string{"vm", "create", "--name", name, "--memory", "512"}, flags...)...)
-	t.Cleanup(func() { w.banger("rm", "-f", name) })
+	t.Cleanup(func() { w.Banger("rm", "-f", name) })
 }
 
 // show decodes `vm show`.
-func (w *world) show(t *testing.T, name string) (vm shown) {
+func (w home) show(t *testing.T, name string) (vm shown) {
 	t.Helper()
 	if err := json.Unmarshal([]byte(w.must(t, "vm", "show", name)), &vm); err != nil {
 		t.Fatal(err)
@@ -209,7 +107,7 @@ type shown struct {
 }
 
 // gone says whether no VM of this name is left.
-func (w *world) gone(t *testing.T, name string) bool {
+func (w home) gone(t *testing.T, name string) bool {
 	t.Helper()
 	return !strings.Contains(w.must(t, "ps", "-a", "--json"), `"`+name+`"`)
 }
@@ -251,12 +149,12 @@ func kill(t *testing.T, pid int) {
 
 // processes lists the processes of this world, by the HOME in their
 // environment or the directory in their command line.
-func (w *world) processes() (found []string) {
+func (w home) processes() (found []string) {
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
 	for _, dir := range dirs {
 		cmdline, _ := os.ReadFile(filepath.Join(dir, "cmdline"))
 		environ, _ := os.ReadFile(filepath.Join(dir, "environ"))
-		mine := bytes.Contains(cmdline, []byte(w.home)) || bytes.Contains(environ, []byte("HOME="+w.home+"\x00"))
+		mine := bytes.Contains(cmdline, []byte(w.Home)) || bytes.Contains(environ, []byte("HOME="+w.Home+"\x00"))
 		if mine && filepath.Base(dir) != fmt.Sprint(os.Getpid()) {
 			found = append(found, filepath.Base(dir)+" "+strings.ReplaceAll(string(cmdline), "\x00", " "))
 		}

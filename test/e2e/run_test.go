@@ -12,6 +12,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"banger/test/world"
 )
 
 func TestRunGivesARealDebian(t *testing.T) {
@@ -48,23 +50,23 @@ func TestStatusesPassThroughVerbatim(t *testing.T) {
 		{[]string{"sh", "-c", "kill -TERM $$"}, 128 + 15},
 		{[]string{"sh", "-c", "exit 255"}, 255},
 	} {
-		r := shared.banger(append([]string{"exec", "statuses", "--"}, c.argv...)...)
-		if r.status != c.want || r.stdout != "" {
-			t.Errorf("%v: status %d, want %d; stdout %q, stderr %q", c.argv, r.status, c.want, r.stdout, r.stderr)
+		r := shared.Banger(append([]string{"exec", "statuses", "--"}, c.argv...)...)
+		if r.Status != c.want || r.Stdout != "" {
+			t.Errorf("%v: status %d, want %d; stdout %q, stderr %q", c.argv, r.Status, c.want, r.Stdout, r.Stderr)
 		}
 	}
-	if r := shared.banger("exec", "no-such-vm", "--", "true"); r.status != 125 || !strings.Contains(r.stderr, "hint:") {
-		t.Errorf("unknown VM: status %d, %s", r.status, r.stderr)
+	if r := shared.Banger("exec", "no-such-vm", "--", "true"); r.Status != 125 || !strings.Contains(r.Stderr, "hint:") {
+		t.Errorf("unknown VM: status %d, %s", r.Status, r.Stderr)
 	}
 	shared.must(t, "stop", "statuses")
-	if r := shared.banger("exec", "statuses", "--", "true"); r.status != 125 {
-		t.Errorf("stopped VM: status %d, %s", r.status, r.stderr)
+	if r := shared.Banger("exec", "statuses", "--", "true"); r.Status != 125 {
+		t.Errorf("stopped VM: status %d, %s", r.Status, r.Stderr)
 	}
 }
 
 func TestVMMDeathInMidCommandIs125(t *testing.T) {
 	shared.start(t, "lost")
-	cmd := shared.command("exec", "lost", "--", "sh", "-c", "echo up; exec sleep 600")
+	cmd := shared.Command("exec", "lost", "--", "sh", "-c", "echo up; exec sleep 600")
 	out, _ := cmd.StdoutPipe()
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -94,7 +96,7 @@ func TestEightExecsAtOnce(t *testing.T) {
 	}
 
 	// A reader that stands still: nobody reads its stdout until the end.
-	still := shared.command("exec", "busy", "--", "cat", "/dev/zero")
+	still := shared.Command("exec", "busy", "--", "cat", "/dev/zero")
 	stillOut, _ := still.StdoutPipe()
 	if err := still.Start(); err != nil {
 		t.Fatal(err)
@@ -108,58 +110,58 @@ func TestEightExecsAtOnce(t *testing.T) {
 	const gib = 1 << 30
 	try("1 GiB in", func(t *testing.T) {
 		h := sha256.New()
-		cmd := shared.command("exec", "-i", "busy", "--", "sha256sum")
+		cmd := shared.Command("exec", "-i", "busy", "--", "sha256sum")
 		cmd.Stdin = io.TeeReader(io.LimitReader(newNoise(1), gib), h)
-		r := finish(cmd)
-		if want := fmt.Sprintf("%x  -\n", h.Sum(nil)); r.stdout != want || r.status != 0 {
-			t.Errorf("got %q, %d, want %q; %s", r.stdout, r.status, want, r.stderr)
+		r := world.Finish(cmd)
+		if want := fmt.Sprintf("%x  -\n", h.Sum(nil)); r.Stdout != want || r.Status != 0 {
+			t.Errorf("got %q, %d, want %q; %s", r.Stdout, r.Status, want, r.Stderr)
 		}
 	})
 	try("1 GiB out", func(t *testing.T) {
 		h := sha256.New()
 		count := &counter{w: h}
-		cmd := shared.command("exec", "busy", "--", "head", "-c", "1G", "/dev/zero")
+		cmd := shared.Command("exec", "busy", "--", "head", "-c", "1G", "/dev/zero")
 		cmd.Stdout = count
-		r := finish(cmd)
+		r := world.Finish(cmd)
 		want := sha256.New()
 		_, _ = io.CopyN(want, zeros{}, gib)
-		if r.status != 0 || count.n != gib || !bytes.Equal(h.Sum(nil), want.Sum(nil)) {
-			t.Errorf("%d bytes, status %d, %s", count.n, r.status, r.stderr)
+		if r.Status != 0 || count.n != gib || !bytes.Equal(h.Sum(nil), want.Sum(nil)) {
+			t.Errorf("%d bytes, status %d, %s", count.n, r.Status, r.Stderr)
 		}
 	})
 	try("half-close", func(t *testing.T) {
-		cmd := shared.command("exec", "-i", "busy", "--", "sh", "-c", "cat; echo after EOF")
+		cmd := shared.Command("exec", "-i", "busy", "--", "sh", "-c", "cat; echo after EOF")
 		cmd.Stdin = strings.NewReader("before\n")
-		if r := finish(cmd); r.stdout != "before\nafter EOF\n" || r.status != 0 {
-			t.Errorf("%q, %d, %s", r.stdout, r.status, r.stderr)
+		if r := world.Finish(cmd); r.Stdout != "before\nafter EOF\n" || r.Status != 0 {
+			t.Errorf("%q, %d, %s", r.Stdout, r.Status, r.Stderr)
 		}
 	})
 	try("head ends its writer", func(t *testing.T) {
 		// A shell's pipeline as a person would type it; the status is
 		// banger's own, so that it tells of the guest's SIGPIPE.
-		cmd := exec.Command("bash", "-c", `"$0" exec busy -- sh -c 'exec yes' | head -n 1; exit ${PIPESTATUS[0]}`, bin)
-		cmd.Env = shared.env()
-		if r := finish(cmd); r.stdout != "y\n" || r.status != 128+13 {
-			t.Errorf("%q, %d, %s", r.stdout, r.status, r.stderr)
+		cmd := exec.Command("bash", "-c", `"$0" exec busy -- sh -c 'exec yes' | head -n 1; exit ${PIPESTATUS[0]}`, shared.Bin)
+		cmd.Env = shared.Env()
+		if r := world.Finish(cmd); r.Stdout != "y\n" || r.Status != 128+13 {
+			t.Errorf("%q, %d, %s", r.Stdout, r.Status, r.Stderr)
 		}
 	})
 	try("stderr apart", func(t *testing.T) {
-		r := shared.banger("exec", "busy", "--", "sh", "-c", "echo out; echo err >&2")
-		if r.stdout != "out\n" || r.stderr != "err\n" {
-			t.Errorf("%q, %q", r.stdout, r.stderr)
+		r := shared.Banger("exec", "busy", "--", "sh", "-c", "echo out; echo err >&2")
+		if r.Stdout != "out\n" || r.Stderr != "err\n" {
+			t.Errorf("%q, %q", r.Stdout, r.Stderr)
 		}
 	})
 	try("pty", func(t *testing.T) {
-		cmd := shared.command("exec", "-t", "busy", "--", "sh", "-c", "test -t 0 && test -t 1 && stty size >/dev/null && echo tty")
-		if r := finish(cmd); strings.TrimSpace(r.stdout) != "tty" {
-			t.Errorf("%q, %d, %s", r.stdout, r.status, r.stderr)
+		cmd := shared.Command("exec", "-t", "busy", "--", "sh", "-c", "test -t 0 && test -t 1 && stty size >/dev/null && echo tty")
+		if r := world.Finish(cmd); strings.TrimSpace(r.Stdout) != "tty" {
+			t.Errorf("%q, %d, %s", r.Stdout, r.Status, r.Stderr)
 		}
 	})
 	try("big arguments", func(t *testing.T) {
 		arg := strings.Repeat("x", 100_000)
-		r := shared.banger("exec", "busy", "--", "sh", "-c", "echo ${#1}", "sh", arg)
-		if strings.TrimSpace(r.stdout) != "100000" {
-			t.Errorf("%q, %d, %s", r.stdout, r.status, r.stderr)
+		r := shared.Banger("exec", "busy", "--", "sh", "-c", "echo ${#1}", "sh", arg)
+		if strings.TrimSpace(r.Stdout) != "100000" {
+			t.Errorf("%q, %d, %s", r.Stdout, r.Status, r.Stderr)
 		}
 	})
 	wg.Wait()
@@ -198,7 +200,7 @@ func (c *counter) Write(p []byte) (int, error) {
 }
 
 func TestSecondTerminalSeesTheVM(t *testing.T) {
-	cmd := shared.command("run", "--rm", "--name", "seen", "--", "sh", "-c", "echo up; read line; echo $line")
+	cmd := shared.Command("run", "--rm", "--name", "seen", "--", "sh", "-c", "echo up; read line; echo $line")
 	in, _ := cmd.StdinPipe()
 	out, _ := cmd.StdoutPipe()
 	cmd.Stderr = os.Stderr

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"banger/test/world"
 )
 
 const testUser = "banger-e2e"
@@ -25,27 +27,27 @@ func TestOrdinaryUserNeedsNoRoot(t *testing.T) {
 	uid, _ := strconv.Atoi(u.Uid)
 	gid, _ := strconv.Atoi(u.Gid)
 	own := filepath.Join(u.HomeDir, "banger")
-	data, err := os.ReadFile(bin)
+	data, err := os.ReadFile(shared.Bin)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(own, data, 0o755); err != nil { // the checkout may be in a directory only root enters
 		t.Fatal(err)
 	}
-	run := func(args ...string) result {
+	run := func(args ...string) world.Result {
 		cmd := exec.Command(own, args...)
 		cmd.Dir = u.HomeDir
 		cmd.Env = []string{"HOME=" + u.HomeDir, "USER=" + testUser, "PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
-		return finish(cmd)
+		return world.Finish(cmd)
 	}
 	t.Cleanup(func() { run("daemon", "stop", "--force") })
 	r := run("run", "--rm", "--", "sh", "-c", "cat /etc/debian_version; id -un")
-	if r.status != 0 || !strings.HasPrefix(r.stdout, "12.") || !strings.HasSuffix(r.stdout, "root\n") {
-		t.Fatalf("status %d\n%s%s", r.status, r.stdout, r.stderr)
+	if r.Status != 0 || !strings.HasPrefix(r.Stdout, "12.") || !strings.HasSuffix(r.Stdout, "root\n") {
+		t.Fatalf("status %d\n%s%s", r.Status, r.Stdout, r.Stderr)
 	}
-	if r := run("ps", "-a", "-q"); r.stdout != "" || r.status != 0 {
-		t.Errorf("left: %q, %s", r.stdout, r.stderr)
+	if r := run("ps", "-a", "-q"); r.Stdout != "" || r.Status != 0 {
+		t.Errorf("left: %q, %s", r.Stdout, r.Stderr)
 	}
 	foreign := bytes.TrimSpace([]byte(command(t, "find", u.HomeDir, "-not", "-user", testUser)))
 	if len(foreign) > 0 {

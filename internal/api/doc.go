@@ -10,6 +10,7 @@ package api
 // unambiguous prefix of one; clients that act on several resolve them first
 // and send ids. Those marked * answer with a stream of Events.
 //
+//	GET    /v1/openapi.json             this table and its types, for machines
 //	GET    /v1/version                  Version
 //	GET    /v1/config                   Config: every key, its value and origin
 //	POST   /v1/daemon/stop              StopDaemon; refused (busy) while operations run unless forced

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"encoding/json"
 	"time"
 
 	"banger"
@@ -74,7 +75,7 @@ type StartVM struct {
 
 // StopVM stops a VM.
 type StopVM struct {
-	TimeoutSeconds float64 `json:"timeout_seconds,omitempty" doc:"default 10; processes get TERM at once, KILL at half of it"`
+	TimeoutSeconds float64 `json:"timeout_seconds,omitempty" minimum:"0" maximum:"86400" doc:"default 10; processes get TERM at once, KILL at half of it"`
 }
 
 // KillVM signals a VMM.
@@ -109,7 +110,7 @@ func (i Image) RefName() string { return i.Name }
 
 // PullImage asks for an image of the catalogue.
 type PullImage struct {
-	Ref   string `json:"ref"`
+	Ref   string `json:"ref" minLength:"1"`
 	Force bool   `json:"force,omitempty" doc:"build it again"`
 }
 
@@ -117,14 +118,13 @@ type PullImage struct {
 type Kernel struct {
 	banger.Kernel
 	State  string   `json:"state" enum:"installed,available"`
-	Digest string   `json:"digest" doc:"of the entry: what VMs record"`
 	Path   string   `json:"path,omitempty"`
 	UsedBy []string `json:"used_by"`
 }
 
 // PullKernel asks for a kernel of the catalogue.
 type PullKernel struct {
-	Name  string `json:"name"`
+	Name  string `json:"name" minLength:"1"`
 	Force bool   `json:"force,omitempty"`
 }
 
@@ -176,22 +176,13 @@ type Config struct {
 	Warnings []string  `json:"warnings"`
 }
 
-// Problem is an error (RFC 9457), served as application/problem+json.
-type Problem struct {
-	Title       string      `json:"title" doc:"the sentence for people"`
-	Status      int         `json:"status"`
-	Code        banger.Code `json:"code"`
-	Hints       []string    `json:"hints,omitempty"`
-	OperationID string      `json:"operation_id,omitempty"`
-}
-
 // Event is one line of an operation's stream (application/x-ndjson). The last
 // line has Result or Error. An operation whose reader goes away before that
 // is cancelled and undone.
 type Event struct {
-	OperationID string   `json:"operation_id,omitempty"` // on the first line
-	Stage       string   `json:"stage,omitempty"`        // what begins now, as in "build image debian-bookworm"
-	Warning     string   `json:"warning,omitempty"`
-	Result      any      `json:"result,omitempty"`
-	Error       *Problem `json:"error,omitempty"`
+	OperationID string          `json:"operation_id,omitempty" doc:"on the first line"`
+	Stage       string          `json:"stage,omitempty" doc:"what begins now, as in: build image debian-bookworm"`
+	Warning     string          `json:"warning,omitempty"`
+	Result      json.RawMessage `json:"result,omitempty"`
+	Error       *Problem        `json:"error,omitempty"`
 }

@@ -57,6 +57,9 @@ func (d Dirs) Database() string { return filepath.Join(d.State, "state.db") }
 // DaemonLock is held by the daemon while it lives; its text names the socket.
 func (d Dirs) DaemonLock() string { return filepath.Join(d.State, "daemon.lock") }
 
+// DaemonStart is locked by whoever starts a daemon, until it answers.
+func (d Dirs) DaemonStart() string { return filepath.Join(d.State, "daemon.start") }
+
 // DaemonLog is the daemon's JSON log.
 func (d Dirs) DaemonLog() string { return filepath.Join(d.State, "daemon.log") }
 

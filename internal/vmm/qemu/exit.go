@@ -83,7 +83,9 @@ func (l *lastLine) Write(p []byte) (int, error) {
 }
 
 func (l *lastLine) close() {
-	if text := bytes.TrimSpace(l.open); len(text) > 0 {
+	text := bytes.TrimSpace(l.open)
+	// A failed assertion tells where, the line before it what.
+	if len(text) > 0 && (len(l.last) == 0 || !bytes.Contains(text, []byte("Assertion `"))) {
 		l.last = append(l.last[:0], text...)
 	}
 	l.open = l.open[:0]

@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"context"
+	"fmt"
 	"os/exec"
 	"regexp"
 	"time"
@@ -17,9 +18,8 @@ const findLimit = 10 * time.Second
 
 var versionPattern = regexp.MustCompile(`QEMU emulator version (\d+(?:\.\d+)+)`)
 
-// oldest is the first version everything this driver uses is known to work
-// with.
-const oldest = 7.2
+// The first version that all this driver uses was tried with.
+const oldestMajor, oldestMinor = 7, 2
 
 // Find gives QEMU's executable and its version. path is the configured one, or
 // empty to look in PATH.
@@ -47,5 +47,16 @@ func versionOf(bin string) (string, error) {
 	if match == nil {
 		return "", banger.Errorf(banger.Unavailable, "cannot use %s: it is no QEMU (it says %q)", bin, said[:min(len(said), 80)])
 	}
-	return string(match[1]), nil
+	return string(match[1]), checkVersion(string(match[1]))
+}
+
+func checkVersion(version string) error {
+	var major, minor int
+	if _, err := fmt.Sscanf(version, "%d.%d", &major, &minor); err != nil {
+		return err
+	}
+	if major > oldestMajor || major == oldestMajor && minor >= oldestMinor {
+		return nil
+	}
+	return banger.Errorf(banger.BadVersion, "cannot use QEMU %s: it is older than %d.%d", version, oldestMajor, oldestMinor)
 }

@@ -39,6 +39,8 @@ func (a *agent) exec(s *guestwire.Stream) {
 		s.Fail(f.code, f.Error())
 	case err != nil:
 		s.Fail("internal", "cannot run "+request.Argv[0]+": "+err.Error())
+	case request.Detach:
+		s.Finish(guestwire.Exit{}.Append(nil)) // the reaper sees to its end
 	default:
 		c.run()
 	}

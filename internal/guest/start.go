@@ -63,7 +63,7 @@ func (a *agent) start(s *guestwire.Stream, r guestwire.Exec) (*command, error) {
 
 // fork starts the process, in a session of its own.
 func (a *agent) fork(path string, r guestwire.Exec, attr *syscall.ProcAttr, u user) (*child, error) {
-	attr.Sys = &processAttr{Setsid: true, Setctty: r.TTY, Credential: u.credential()}
+	attr.Sys = &processAttr{Setsid: true, Setctty: r.TTY && !r.Detach, Credential: u.credential()}
 	a.forking.Lock()
 	defer a.forking.Unlock()
 	defer a.machine.prepare(attr.Sys)()
@@ -72,7 +72,11 @@ func (a *agent) fork(path string, r guestwire.Exec, attr *syscall.ProcAttr, u us
 
 // connect makes the pipes or the pty and gives the child's ends of them.
 func (c *command) connect(r guestwire.Exec) (theirs []uintptr, err error) {
-	if r.TTY {
+	switch {
+	case r.Detach:
+		fd, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+		return []uintptr{uintptr(fd), uintptr(fd), uintptr(fd)}, err
+	case r.TTY:
 		return c.connectTerminal(r)
 	}
 	c.ended = make(chan *output, 2)

@@ -63,6 +63,10 @@ type Exec struct {
 	Rows  uint16
 	Cols  uint16
 	Stdin bool // false: stdin is /dev/null
+
+	// Detach leaves the command running by itself, without a terminal, input
+	// or outputs: the result comes once it was started, with status 0.
+	Detach bool
 }
 
 // Append encodes the request.
@@ -72,7 +76,11 @@ func (e Exec) Append(b []byte) []byte {
 	b = binary.BigEndian.AppendUint32(b, e.UID)
 	b = append(b, boolByte(e.TTY), boolByte(e.Stdin))
 	b = binary.BigEndian.AppendUint16(b, e.Rows)
-	return binary.BigEndian.AppendUint16(b, e.Cols)
+	b = binary.BigEndian.AppendUint16(b, e.Cols)
+	if e.Detach {
+		b = append(b, 1)
+	}
+	return b
 }
 
 // ParseExec decodes the request. Bytes after it are a newer minor's.
@@ -81,6 +89,7 @@ func ParseExec(b []byte) (Exec, error) {
 	e := Exec{Argv: d.list(), Env: d.list(), Dir: d.string(), User: d.string(), UID: d.uint32()}
 	e.TTY, e.Stdin = d.bool(), d.bool()
 	e.Rows, e.Cols = d.uint16(), d.uint16()
+	e.Detach = len(d.b) > 0 && d.bool()
 	if d.bad || len(e.Argv) == 0 {
 		return Exec{}, fmt.Errorf("%w: bad exec request", ErrProtocol)
 	}

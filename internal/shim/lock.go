@@ -91,7 +91,7 @@ func KillRecorded(ctx context.Context, dir paths.VM) error {
 		return nil
 	}
 	defer process.Close()
-	if err := signal(process, syscall.SIGKILL); err != nil {
+	if err := sendSignal(process, syscall.SIGKILL); err != nil {
 		return banger.Errorf(banger.Internal, "cannot kill the VM's shim: %w", err)
 	}
 	return awaitEnd(ctx, process)

@@ -2,7 +2,15 @@ package shim
 
 import (
 	"context"
+	"encoding/json"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
 
+	"banger"
+	"banger/internal/paths"
 	"banger/internal/vmm"
 )
 
@@ -12,9 +20,56 @@ type Options struct {
 	Driver func(name string) (vmm.Driver, error) // not_found for a name it does not know
 }
 
+// A shim idles for days with a heap of a megabyte or two: collecting early
+// costs it nothing.
+const (
+	gcPercent   = 25
+	memoryLimit = 16 << 20
+)
+
 // Main is the whole life of a shim: it boots what launch.json in dir
 // describes, and returns when that has ended. Ending ctx, or SIGTERM, stops
-// the VM in good order.
+// the VM in good order. It returns an error only where nothing was booted.
 func Main(ctx context.Context, dir string, opts Options) error {
-	panic("not yet")
+	syscall.Umask(0o077)
+	debug.SetGCPercent(gcPercent)
+	debug.SetMemoryLimit(memoryLimit)
+	signal.Ignore(syscall.SIGHUP, syscall.SIGINT)
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM)
+	defer stop()
+
+	starter := openReport()
+	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
+	s, err := open(ctx, paths.VM(dir), opts, log)
+	tell(starter, err)
+	if err != nil {
+		log.Error("cannot start", "error", err)
+		return err
+	}
+	s.run(ctx)
+	return nil
+}
+
+// openReport gives the pipe to whoever started this process, or nil.
+func openReport() *os.File {
+	if os.Getenv(reportEnv) == "" {
+		return nil
+	}
+	_ = os.Unsetenv(reportEnv)
+	syscall.CloseOnExec(reportFD)
+	return os.NewFile(reportFD, "report")
+}
+
+// tell reports how the start went. A starter that is gone does not matter: the
+// VM is there for the next one.
+func tell(to *os.File, err error) {
+	if to == nil {
+		return
+	}
+	var line started
+	if err != nil {
+		line = started{Code: banger.CodeOf(err), Message: err.Error(), Hints: banger.HintsOf(err)}
+	}
+	_ = json.NewEncoder(to).Encode(line)
+	_ = to.Close()
 }

@@ -13,9 +13,9 @@ import (
 
 // A pidfd in the runtime's poller costs no thread to wait on.
 
-// signal sends a signal to the process behind a pidfd. One that has ended is
+// sendSignal sends a signal to the process behind a pidfd. One that has ended is
 // no error.
-func signal(pidfd *os.File, sig syscall.Signal) error {
+func sendSignal(pidfd *os.File, sig syscall.Signal) error {
 	raw, err := pidfd.SyscallConn()
 	if err != nil {
 		return err

@@ -63,7 +63,7 @@ func (s *Starter) Start(ctx context.Context, dir paths.VM, launch Launch) (*Clie
 	}
 	client, err := Dial(ctx, dir)
 	if err != nil {
-		_ = signal(process, syscall.SIGKILL)
+		_ = sendSignal(process, syscall.SIGKILL)
 		return nil, err
 	}
 	return client, nil
@@ -101,7 +101,7 @@ func (s *Starter) run(ctx context.Context, dir paths.VM) (*os.File, error) {
 		e.Hints = answer.Hints
 		err = e
 	}
-	_ = signal(process, syscall.SIGKILL)
+	_ = sendSignal(process, syscall.SIGKILL)
 	_ = ended(process)
 	return nil, errors.Join(err, reap(process), process.Close())
 }

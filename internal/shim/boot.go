@@ -1,0 +1,140 @@
+package shim
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"sync"
+	"time"
+
+	"banger"
+	"banger/internal/guestlink"
+	"banger/internal/guestwire"
+	"banger/internal/vmm"
+)
+
+// boot is one life of the VMM: a guest that reboots begins another. What
+// changes in it is guarded by the supervisor's mu.
+type boot struct {
+	machine vmm.Machine
+	work    sync.WaitGroup
+	late    *time.Timer
+
+	link    *guestlink.Link // once the guest was set up, until it is lost
+	guest   guestwire.SetupResult
+	readyAt time.Time
+	problem string // why there is no link, once that is more than waiting
+}
+
+// entropyLen is what the guest kernel's generator is seeded with: its state is
+// 32 bytes.
+const entropyLen = 64
+
+// bootVMM boots the machine and begins to bring its guest up.
+func (s *supervisor) bootVMM(ctx context.Context) error {
+	s.console.newBoot()
+	machine, err := s.driver.Boot(ctx, s.launch.Machine, vmm.IO{Console: s.console, Log: newVMMLog(s.log)})
+	if err != nil {
+		return err
+	}
+	b := &boot{machine: machine}
+	b.late = time.AfterFunc(s.launch.ReadyTimeout, func() { s.giveUp(b) })
+	ending := false
+	s.update(func() {
+		s.boot, s.paused = b, false
+		s.boots++
+		ending = s.asked != "" // while the guest was rebooting
+	})
+	if ending {
+		_ = machine.Signal(killSignal)
+	}
+	s.log.Info("booted", "driver", s.driver.Name(), "pid", machine.PID())
+	b.work.Go(func() { s.bringUp(b) })
+	return nil
+}
+
+// end cleans up after the machine has ended.
+func (b *boot) end() {
+	b.late.Stop()
+	_ = b.machine.Agent().Close()
+	b.work.Wait()
+}
+
+// bringUp waits for the guest's agent, sets the guest up, and then for the
+// link to be lost. All of that ends with the machine.
+func (s *supervisor) bringUp(b *boot) {
+	link, err := guestlink.Connect(b.machine.Agent(), guestwire.NewToken())
+	if err != nil {
+		s.lost(b, fmt.Sprintf("its agent cannot be spoken to: %v", err))
+		return
+	}
+	defer link.Close()
+	guest, err := link.Setup(context.Background(), s.setup())
+	if err != nil {
+		s.lost(b, fmt.Sprintf("it could not be set up: %v", err))
+		return
+	}
+	s.update(func() { b.link, b.guest, b.readyAt, b.problem = link, guest, time.Now(), "" })
+	b.late.Stop()
+	s.log.Info("the guest is ready", "kernel", guest.Kernel, "agent", guest.Version)
+	<-link.Conn().Done()
+	s.lost(b, fmt.Sprintf("its agent was lost: %v", link.Conn().Err()))
+}
+
+// setup is what makes the guest this VM's own, as of now.
+func (s *supervisor) setup() guestwire.Setup {
+	setup := s.launch.Setup
+	setup.Entropy = make([]byte, entropyLen)
+	_, _ = rand.Read(setup.Entropy)
+	setup.TimeNanos = time.Now().UnixNano()
+	return setup
+}
+
+func (s *supervisor) lost(b *boot, why string) {
+	s.update(func() { b.link, b.problem = nil, why })
+	s.log.Info("no link to the guest", "problem", why)
+}
+
+// giveUp lets those who wait for the guest go. The VM is kept, and becomes
+// usable if its guest comes up after all.
+func (s *supervisor) giveUp(b *boot) {
+	s.update(func() {
+		if b.readyAt.IsZero() && b.problem == "" {
+			b.problem = fmt.Sprintf("it did not come up within %v", s.launch.ReadyTimeout)
+		}
+	})
+	s.log.Warn("the guest did not come up in time")
+}
+
+// awaitGuest waits until the guest can be spoken to. It returns neither link
+// nor error once done is closed.
+func (s *supervisor) awaitGuest(done <-chan struct{}) (*guestlink.Link, error) {
+	for {
+		link, changed, err := s.guest()
+		if link != nil || err != nil {
+			return link, err
+		}
+		select {
+		case <-changed:
+		case <-done:
+			return nil, nil
+		}
+	}
+}
+
+// guest gives the link, or why there will be none, or what to wait for.
+func (s *supervisor) guest() (*guestlink.Link, <-chan struct{}, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch st := s.state(); {
+	case st == Ended || st == Stopping:
+		return nil, nil, s.notRunning()
+	case st == Paused:
+		return nil, nil, banger.Errorf(banger.NotRunning, "%s is paused", s.launch.Name).
+			Hint("banger vm resume %s", s.launch.Name)
+	case s.boot.problem != "":
+		return nil, nil, banger.Errorf(banger.Unavailable, "cannot reach the guest of %s: %s", s.launch.Name, s.boot.problem).
+			Hint("banger vm logs %s", s.launch.Name)
+	}
+	return s.boot.link, s.changed, nil
+}

@@ -1,0 +1,191 @@
+package shim
+
+import (
+	"context"
+	"encoding/json"
+	"syscall"
+	"time"
+
+	"banger"
+	"banger/internal/guestwire"
+)
+
+// vmmBound is how long the VMM may take for what it is told.
+const vmmBound = 30 * time.Second
+
+// call answers a request that has one answer.
+func (s *supervisor) call(st *guestwire.Stream, c guestwire.Call) (any, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), vmmBound)
+	defer cancel()
+	switch c.Method {
+	case methodStatus:
+		now, _ := s.status()
+		return now, nil
+	case methodTouch:
+		s.touch()
+		return nil, nil
+	case methodKeep:
+		return nil, s.keep()
+	case methodStop:
+		return s.answerStop(st, c.Params)
+	case methodKill:
+		return s.answerKill(st, c.Params)
+	case methodPause:
+		return nil, s.pause(ctx)
+	case methodResume:
+		return nil, s.resume(ctx)
+	case methodGrow:
+		return nil, s.grow(ctx, c.Params)
+	}
+	return nil, banger.Errorf(banger.UnknownMethod, "the shim of %s does not know %q", s.launch.Name, c.Method).
+		Hint("banger vm restart %s starts it with the newest shim", s.launch.Name)
+}
+
+func parse(params json.RawMessage, into any) error {
+	if err := json.Unmarshal(params, into); err != nil {
+		return banger.Errorf(banger.BadRequest, "bad parameters: %w", err)
+	}
+	return nil
+}
+
+func (s *supervisor) answerStop(st *guestwire.Stream, params json.RawMessage) (any, error) {
+	var r stopRequest
+	if err := parse(params, &r); err != nil {
+		return nil, err
+	}
+	s.beginStop(max(0, time.Duration(r.TimeoutMillis)*time.Millisecond))
+	return s.awaitExit(st)
+}
+
+func (s *supervisor) answerKill(st *guestwire.Stream, params json.RawMessage) (any, error) {
+	var r killRequest
+	if err := parse(params, &r); err != nil {
+		return nil, err
+	}
+	sig := syscall.Signal(r.Signal)
+	switch sig {
+	case syscall.SIGKILL, syscall.SIGTERM, syscall.SIGINT:
+	default:
+		return nil, banger.Errorf(banger.BadRequest, "cannot kill %s with signal %d: only KILL, TERM and INT end a VMM", s.launch.Name, r.Signal)
+	}
+	if err := s.kill(ReasonKilled, sig); err != nil {
+		return nil, banger.Wrap(err, "cannot kill %s", s.launch.Name)
+	}
+	return s.awaitExit(st)
+}
+
+// awaitExit waits for the VM's end, which goes on if the client leaves.
+func (s *supervisor) awaitExit(st *guestwire.Stream) (any, error) {
+	select {
+	case <-s.over:
+		now, _ := s.status()
+		return now.Exit, nil
+	case <-st.Done():
+		return nil, st.Err()
+	}
+}
+
+func (s *supervisor) pause(ctx context.Context) error {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	b, err := s.live()
+	if err == nil {
+		err = b.machine.Pause(ctx)
+	}
+	if err != nil {
+		return banger.Wrap(err, "cannot pause %s", s.launch.Name)
+	}
+	s.update(func() { s.paused = s.boot == b })
+	return nil
+}
+
+func (s *supervisor) resume(ctx context.Context) error {
+	b, err := s.live()
+	if err == nil {
+		err = s.unpause(ctx, b)
+	}
+	return banger.Wrap(err, "cannot resume %s", s.launch.Name)
+}
+
+// unpause lets a paused VM run.
+func (s *supervisor) unpause(ctx context.Context, b *boot) error {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	if err := b.machine.Resume(ctx); err != nil {
+		return err
+	}
+	s.update(func() { s.paused = false })
+	return nil
+}
+
+func (s *supervisor) grow(ctx context.Context, params json.RawMessage) error {
+	var r growRequest
+	if err := parse(params, &r); err != nil {
+		return err
+	}
+	b, err := s.live()
+	if err == nil {
+		err = b.machine.GrowDisk(ctx, r.Serial, r.Size)
+	}
+	return banger.Wrap(err, "cannot grow the disk of %s", s.launch.Name)
+}
+
+// keep makes the VM outlive its owners, also if it is launched again.
+func (s *supervisor) keep() error {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	s.mu.Lock()
+	l := s.launch
+	s.mu.Unlock()
+	l.Ephemeral = false
+	if err := l.write(s.dir); err != nil {
+		return fileError(err, "cannot keep %s", l.Name)
+	}
+	s.update(func() { s.launch.Ephemeral = false })
+	return nil
+}
+
+// watch sends the status at each change until the VM has ended.
+func (s *supervisor) watch(st *guestwire.Stream) {
+	lines := json.NewEncoder(st.Writer(report))
+	for {
+		now, changed := s.status()
+		if lines.Encode(now) != nil {
+			return
+		}
+		if now.State == Ended {
+			st.Finish(nil)
+			return
+		}
+		select {
+		case <-changed:
+		case <-st.Done():
+			return
+		}
+	}
+}
+
+// own makes the client an owner for as long as the stream is there. An
+// ephemeral VM has no use without one.
+func (s *supervisor) own(st *guestwire.Stream) {
+	if _, err := s.live(); err != nil {
+		refuse(st, err)
+		return
+	}
+	s.update(func() { s.owners++ })
+	_, _ = st.Writer(report).Write([]byte("\n")) // cannot wait: the window is open
+	select {
+	case <-st.Done():
+	case <-s.over:
+		st.Finish(nil)
+	}
+	last := false
+	s.update(func() {
+		s.owners--
+		last = s.owners == 0 && s.launch.Ephemeral && s.exit == nil
+	})
+	if last {
+		s.log.Info("the owner of an ephemeral VM is gone")
+		_ = s.kill(ReasonOwnerGone, killSignal)
+	}
+}

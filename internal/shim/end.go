@@ -1,0 +1,165 @@
+package shim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	"banger"
+	"banger/internal/guestlink"
+	"banger/internal/vmm"
+)
+
+const (
+	killSignal  = syscall.SIGKILL
+	defaultStop = 10 * time.Second
+	// stopMargin is what a guest gets beyond its processes' time to write
+	// out what it holds.
+	stopMargin   = 20 * time.Second
+	consoleLines = 20 // of an Exit
+)
+
+// beginStop stops the VM in good order; the second to ask joins the first.
+func (s *supervisor) beginStop(timeout time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopping || s.exit != nil {
+		return
+	}
+	s.stopping = true
+	if s.asked == "" {
+		s.asked = ReasonStopped
+	}
+	s.wake()
+	s.log.Info("stopping", "timeout", timeout)
+	s.work.Go(func() { s.shutDown(timeout) })
+}
+
+// shutDown asks the guest to end, and ends the VMM where that does not work.
+func (s *supervisor) shutDown(timeout time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout+stopMargin)
+	defer cancel()
+	if err := s.askGuest(ctx, timeout); err != nil {
+		s.log.Warn("the guest cannot be asked to end", "error", err)
+		_ = s.present().machine.Signal(killSignal)
+	}
+	select {
+	case <-s.over:
+	case <-ctx.Done():
+		s.log.Warn("the guest did not end in time and is killed")
+		_ = s.present().machine.Signal(killSignal)
+	}
+}
+
+// askGuest returns once the guest is on its way down. The link may go before
+// the answer comes, which is no reason to hurry.
+func (s *supervisor) askGuest(ctx context.Context, timeout time.Duration) error {
+	b := s.present()
+	if err := s.unpause(ctx, b); err != nil {
+		return err
+	}
+	link, err := s.linkOf(ctx, b, timeout)
+	if err != nil {
+		return err
+	}
+	err = link.Shutdown(ctx, timeout)
+	if link.Conn().Err() != nil {
+		return nil
+	}
+	if err != nil {
+		_ = link.Sync(ctx)
+	}
+	return err
+}
+
+// linkOf waits for a guest that is still booting, so that its disk is left in
+// good order.
+func (s *supervisor) linkOf(ctx context.Context, b *boot, timeout time.Duration) (*guestlink.Link, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	for {
+		s.mu.Lock()
+		link, problem, changed := b.link, b.problem, s.changed
+		s.mu.Unlock()
+		switch {
+		case link != nil:
+			return link, nil
+		case problem != "":
+			return nil, errors.New(problem)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// kill sends the VMM a signal that ends it; the first reason is recorded.
+func (s *supervisor) kill(why Reason, sig syscall.Signal) error {
+	var b *boot
+	s.update(func() {
+		if s.asked == "" {
+			s.asked = why
+		}
+		b = s.boot
+	})
+	err := b.machine.Signal(sig)
+	if banger.CodeOf(err) == banger.NotRunning {
+		return nil // as asked, or in the middle of a reboot, which then ends
+	}
+	return err
+}
+
+// judge says how a boot ended, and whether that was a reboot. A guest that
+// resets before it ever came up would do so for ever.
+func (s *supervisor) judge(b *boot) (exit Exit, reboot bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	how := b.machine.Exit()
+	exit = Exit{At: time.Now(), Boots: s.boots, VMM: how, Console: lastLines(s.console.tail, consoleLines)}
+	ready := !b.readyAt.IsZero()
+	switch {
+	case how.Reason == vmm.Reset && s.console.panicked():
+		exit.Reason, exit.Message = ReasonPanic, "the guest's kernel panicked"
+	case s.asked != "":
+		exit.Reason, exit.Message = s.asked, askedMessage(s.asked, how)
+	case how.Reason == vmm.Reset && ready:
+		return exit, true
+	case (how.Reason == vmm.Reset || how.Reason == vmm.Poweroff) && !ready:
+		exit.Reason, exit.Message = ReasonNeverReady, "the guest ended before it came up"
+	case how.Reason == vmm.Poweroff:
+		exit.Reason, exit.Message = ReasonPoweroff, "the guest powered off"
+	default:
+		exit.Reason, exit.Message = ReasonCrashed, crashMessage(how)
+	}
+	return exit, false
+}
+
+func askedMessage(asked Reason, how vmm.Exit) string {
+	switch {
+	case asked == ReasonOwnerGone:
+		return "its owner is gone"
+	case asked == ReasonKilled:
+		return "it was killed"
+	case how.Reason == vmm.Poweroff || how.Reason == vmm.Reset:
+		return "it was stopped"
+	case how.Reason == vmm.Killed:
+		return "it was stopped; the guest did not end by itself and was killed"
+	}
+	return "it was stopped; " + crashMessage(how)
+}
+
+func crashMessage(how vmm.Exit) string {
+	switch {
+	case how.Reason == vmm.Killed:
+		return fmt.Sprintf("the VMM was killed by %s from outside", how.Signal)
+	case how.Message != "":
+		return "the VMM failed: " + how.Message
+	case how.Signal != "":
+		return "the VMM failed with " + how.Signal
+	}
+	return fmt.Sprintf("the VMM failed with status %d", how.Status)
+}

@@ -1,0 +1,218 @@
+package shim
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"banger"
+	"banger/internal/paths"
+	"banger/internal/vmm"
+)
+
+// supervisor is a shim at work.
+type supervisor struct {
+	dir      paths.VM
+	driver   vmm.Driver
+	id       Identity
+	log      *slog.Logger
+	lock     *os.File
+	listener *net.UnixListener
+	console  *consoleLog
+	started  time.Time
+	work     sync.WaitGroup // goroutines of the VM's life; not those of clients
+	over     chan struct{}  // closed when the VM has ended and exit is set
+	turn     sync.Mutex     // of pause, resume, keep
+
+	serving sync.WaitGroup // the accepting goroutine and one per client
+
+	mu        sync.Mutex
+	changed   chan struct{} // closed and replaced at each change
+	launch    Launch        // Ephemeral may change
+	boot      *boot         // the present one
+	boots     int
+	paused    bool
+	stopping  bool
+	asked     Reason // why we end the VM, or ""
+	owners    int
+	streams   int // to the guest
+	answering int // streams of clients being handled
+	touched   time.Time
+	exit      *Exit
+	clients   map[*outbox]bool
+}
+
+// open takes the VM in dir and boots it. What fails leaves nothing behind.
+func open(ctx context.Context, dir paths.VM, opts Options, log *slog.Logger) (_ *supervisor, err error) {
+	now := time.Now()
+	s := &supervisor{
+		dir: dir, log: log, started: now, touched: now,
+		over: make(chan struct{}), changed: make(chan struct{}), clients: make(map[*outbox]bool),
+	}
+	if s.id, err = ownIdentity(opts.Build); err != nil {
+		return nil, err
+	}
+	if s.lock, err = takeLock(dir, s.id); err != nil {
+		return nil, err
+	}
+	if err = s.begin(ctx, opts); err != nil {
+		s.release()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *supervisor) begin(ctx context.Context, opts Options) (err error) {
+	if s.launch, err = ReadLaunch(s.dir); err != nil {
+		return err
+	}
+	if s.driver, err = opts.Driver(s.launch.Driver); err != nil {
+		return err
+	}
+	if err = os.Remove(s.dir.Exit()); err != nil && !os.IsNotExist(err) {
+		return fileError(err, "cannot remove the record of the last run")
+	}
+	if s.console, err = openConsoleLog(s.dir, s.launch.ConsoleLimit); err != nil {
+		return fileError(err, "cannot open the console log")
+	}
+	if s.listener, err = listen(s.dir); err != nil {
+		return fileError(err, "cannot listen on the control socket")
+	}
+	return s.bootVMM(ctx)
+}
+
+// release gives up what makes this process the VM's shim. The next one may
+// start at once.
+func (s *supervisor) release() {
+	if s.listener != nil {
+		_ = s.listener.Close()
+		_ = os.Remove(s.dir.ShimSocket())
+	}
+	if s.console != nil {
+		s.console.close()
+	}
+	_ = s.lock.Close()
+}
+
+// run serves clients until the VM has ended. Ending ctx stops the VM.
+func (s *supervisor) run(ctx context.Context) {
+	s.serving.Go(s.acceptClients)
+	defer context.AfterFunc(ctx, func() { s.beginStop(defaultStop) })()
+	exit := s.supervise()
+	s.log.Info("the VM ended", "reason", exit.Reason, "message", exit.Message)
+	if err := writeJSON(s.dir.Exit(), exit); err != nil {
+		s.log.Error("cannot record how the VM ended", "error", err)
+	}
+	s.release()
+	s.update(func() { s.exit = &exit })
+	close(s.over)
+	s.work.Wait()
+	s.dismissClients()
+}
+
+// supervise follows the VMM through all its boots.
+func (s *supervisor) supervise() Exit {
+	for {
+		b := s.present()
+		<-b.machine.Done()
+		b.end()
+		exit, again := s.judge(b)
+		if !again {
+			return exit
+		}
+		s.log.Info("the guest rebooted")
+		if err := s.bootVMM(context.Background()); err != nil {
+			exit.Reason, exit.Message = ReasonCrashed, "the guest rebooted and could not be booted again: "+err.Error()
+			return exit
+		}
+	}
+}
+
+func (s *supervisor) present() *boot {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.boot
+}
+
+// update changes what Status tells and wakes whoever waits for that.
+func (s *supervisor) update(change func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change()
+	s.wake()
+}
+
+// wake tells of a change, with mu held.
+func (s *supervisor) wake() {
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// status is a snapshot, and a channel that is closed when it is out of date.
+func (s *supervisor) status() (Status, <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := Status{
+		State:       s.state(),
+		Problem:     s.boot.problem,
+		Ephemeral:   s.launch.Ephemeral,
+		Owners:      s.owners,
+		Shim:        s.id,
+		VMMPID:      s.boot.machine.PID(),
+		StartedAt:   s.started,
+		ReadyAt:     s.boot.readyAt,
+		LastTouched: s.touched,
+		Boots:       s.boots,
+		Guest:       s.boot.guest,
+		Isolation:   s.boot.machine.Isolation(),
+		Streams:     s.streams,
+		Exit:        s.exit,
+	}
+	if s.exit != nil {
+		st.VMMPID, st.Problem = 0, ""
+	}
+	return st, s.changed
+}
+
+// state is derived, with mu held.
+func (s *supervisor) state() State {
+	switch {
+	case s.exit != nil:
+		return Ended
+	case s.asked != "":
+		return Stopping
+	case s.paused:
+		return Paused
+	case s.boot.readyAt.IsZero():
+		return Booting
+	}
+	return Running
+}
+
+func (s *supervisor) touch() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.touched = time.Now()
+}
+
+// live refuses what cannot be done to a VM that is ending.
+func (s *supervisor) live() (*boot, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.exit != nil || s.asked != "" {
+		return nil, s.notRunning()
+	}
+	return s.boot, nil
+}
+
+// notRunning says in what way the VM is not running, with mu held.
+func (s *supervisor) notRunning() error {
+	if s.exit != nil {
+		return banger.Errorf(banger.NotRunning, "%s is not running: %s", s.launch.Name, s.exit.Message).
+			Hint("banger vm start %s", s.launch.Name)
+	}
+	return banger.Errorf(banger.NotRunning, "%s is being stopped", s.launch.Name)
+}

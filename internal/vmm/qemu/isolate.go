@@ -2,7 +2,6 @@ package qemu
 
 import (
 	"errors"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -24,30 +23,21 @@ var namespaces = []struct {
 }
 
 // start starts QEMU in namespaces of its own, or without where the host does
-// not let us make them, and says what holds it back. The seccomp filter is
-// part of its command line.
+// not let us make them (by sysctl, limit, security module or build), and says
+// what holds it back. The seccomp filter is part of its command line.
 func start(spec child.Spec) (*child.Child, []string, error) {
 	var names []string
 	for _, ns := range namespaces {
 		spec.Namespaces |= ns.flag
 		names = append(names, ns.name)
 	}
-	c, err := child.Start(spec)
-	if noNamespaces(err) {
-		spec.Namespaces, names = 0, nil
-		c, err = child.Start(spec)
-	}
-	return c, append(names, "seccomp"), err
-}
-
-// noNamespaces tells a host that forbids or lacks user namespaces (by sysctl,
-// limit, security module or build) from one where QEMU itself cannot start:
-// those errors come again without namespaces.
-func noNamespaces(err error) bool {
-	for _, e := range []syscall.Errno{unix.EPERM, unix.EACCES, unix.ENOSPC, unix.EUSERS, unix.EINVAL} {
-		if errors.Is(err, e) {
-			return true
+	if child.CanIsolate(spec.Namespaces) {
+		c, err := child.Start(spec)
+		if !errors.Is(err, unix.EPERM) { // some hosts let us make one, but not map our uid into it
+			return c, append(names, "seccomp"), err
 		}
 	}
-	return false
+	spec.Namespaces = 0
+	c, err := child.Start(spec)
+	return c, []string{"seccomp"}, err
 }

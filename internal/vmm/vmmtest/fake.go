@@ -2,7 +2,6 @@ package vmmtest
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -65,6 +64,10 @@ func startFake(ctx context.Context, cfg vmm.Config, out vmm.IO) (*process, error
 	if ctx.Err() != nil {
 		return nil, banger.Errorf(banger.Cancelled, "%w", context.Cause(ctx))
 	}
+	if !child.CanIsolate(fakeNamespaces) {
+		return nil, banger.Errorf(banger.Unavailable, "this host does not let us make user namespaces").
+			Hint("sysctl user.max_user_namespaces")
+	}
 	agent, far, err := socketPair()
 	if err != nil {
 		return nil, err
@@ -88,17 +91,9 @@ func startFake(ctx context.Context, cfg vmm.Config, out vmm.IO) (*process, error
 	if err != nil {
 		agent.Close()
 		console.Close()
-		return nil, fakeStartError(cfg.Binary, err)
+		return nil, banger.Errorf(banger.Unavailable, "cannot run %s: %w", cfg.Binary, err)
 	}
 	return newProcess(c, agent, console, out.Console), nil
-}
-
-func fakeStartError(binary string, err error) error {
-	failed := banger.Errorf(banger.Unavailable, "cannot run %s: %w", binary, err)
-	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSPC) {
-		failed.Hint("the fake machine needs user namespaces")
-	}
-	return failed
 }
 
 func socketPair() (near net.Conn, far *os.File, err error) {

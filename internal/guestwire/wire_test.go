@@ -233,7 +233,7 @@ func TestOtherMajorVersionIsRefusedByName(t *testing.T) {
 func TestExecRequestSurvivesTheWire(t *testing.T) {
 	want := Exec{Argv: []string{"sh", "-c", "echo \x00é"}, Env: []string{"A=b"}, Dir: "/x", User: "u", UID: 1000, TTY: true, Rows: 3, Cols: 4, Stdin: true, Detach: true}
 	got, err := ParseExec(want.Append(nil))
-	if err != nil || got.Argv[2] != want.Argv[2] || got.Env[0] != "A=b" || got.UID != 1000 || !got.TTY || !got.Stdin || got.Cols != 4 {
+	if err != nil || got.Argv[2] != want.Argv[2] || got.Env[0] != "A=b" || got.UID != 1000 || !got.TTY || !got.Stdin || got.Cols != 4 || !got.Detach {
 		t.Fatalf("got %+v, %v", got, err)
 	}
 }

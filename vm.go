@@ -73,6 +73,7 @@ type Runtime struct {
 	EndedAt   time.Time `json:"ended_at,omitzero"`
 	LastError string    `json:"last_error,omitempty"`
 	BootCount int       `json:"boot_count,omitempty"`
+	Creating  bool      `json:"creating,omitempty"` // its creation was not acknowledged: undone after a crash
 }
 
 // Stats is the last sample of a VM's use of the host and of itself.

@@ -98,9 +98,11 @@ func (d Dirs) VM(id string) VM { return VM(filepath.Join(d.VMs(), id)) }
 // Downloads caches packages on their way into images and kernels.
 func (d Dirs) Downloads() string { return filepath.Join(d.Cache, "downloads") }
 
-// EmptyDisk is the cached empty writable file system that new disks are
-// copied from.
-func (d Dirs) EmptyDisk() string { return filepath.Join(d.Cache, "empty.ext4") }
+// EmptyDisk is the cached empty writable file system that new disks of this
+// size are copied from.
+func (d Dirs) EmptyDisk(bytes int64) string {
+	return filepath.Join(d.Cache, fmt.Sprintf("empty-%d.ext4", bytes))
+}
 
 // AccelVerdict caches whether KVM works, once per boot of the host.
 func (d Dirs) AccelVerdict() string { return filepath.Join(d.Cache, "accel.json") }

@@ -1,0 +1,135 @@
+package vm
+
+import (
+	"context"
+	"log/slog"
+	"syscall"
+	"time"
+
+	"banger"
+	"banger/internal/config"
+	"banger/internal/guestwire"
+	"banger/internal/paths"
+	"banger/internal/shim"
+	"banger/internal/vmm"
+)
+
+// Deps is what a Manager works with. All fields are needed.
+type Deps struct {
+	Store   Store
+	Images  Images
+	Kernels Kernels
+	Shims   Shims
+	Dirs    paths.Dirs
+	Log     *slog.Logger
+
+	// Config is the configuration as it is now.
+	Config func() (config.Config, []config.Warning, error)
+	// Choose picks the monitor for one start. It is asked at each.
+	Choose func(ctx context.Context, c config.Config) (Machine, error)
+	// Initramfs gives the path of banger's initramfs for a kernel.
+	Initramfs func(ctx context.Context, k banger.Kernel) (string, error)
+}
+
+// Machine is the monitor that was picked for a start.
+type Machine struct {
+	Driver   string // name of a vmm.Driver
+	Binary   string
+	Accel    vmm.Accel
+	Features vmm.Features
+}
+
+// Store is the ledger of VMs.
+type Store interface {
+	VMs(ctx context.Context) ([]banger.VM, error)
+	VM(ctx context.Context, id string) (banger.VM, error)
+	Images(ctx context.Context) ([]banger.Image, error)
+	ReserveVM(ctx context.Context, vm banger.VM, network string) (banger.VM, error)
+	UpsertVM(ctx context.Context, vm banger.VM) error
+	SetState(ctx context.Context, id string, state banger.State, runtime banger.Runtime) error
+	SetStats(ctx context.Context, id string, stats banger.Stats) error
+	TouchVMs(ctx context.Context, touched map[string]time.Time) error
+	DeleteVM(ctx context.Context, id string) error
+}
+
+// Image is an image with what a start needs to know of it.
+type Image struct {
+	banger.Image
+	Digest  string   // sha256 of the root file system, hex
+	Env     []string // KEY=VALUE
+	WorkDir string
+}
+
+// Images finds images, and gets those that are missing.
+type Images interface {
+	// Ensure finds an image by reference and gets one of the catalogue that
+	// is missing; stage hears what it does.
+	Ensure(ctx context.Context, ref string, stage func(string)) (Image, error)
+	// Image is the image with this id.
+	Image(ctx context.Context, id string) (Image, error)
+}
+
+// Kernels finds kernels by name or digest, and gets those of the catalogue.
+type Kernels interface {
+	Get(ref string) (banger.Kernel, error)
+	Pull(ctx context.Context, name string, force bool, stage func(string)) (banger.Kernel, error)
+}
+
+// Shims starts the supervisors of VMs and finds those that run.
+type Shims interface {
+	Start(ctx context.Context, dir paths.VM, launch shim.Launch) (Shim, error)
+	Dial(ctx context.Context, dir paths.VM) (Shim, error)
+	Alive(dir paths.VM) (shim.Identity, bool, error)
+	KillRecorded(ctx context.Context, dir paths.VM) error
+}
+
+// Shim is a connection to the supervisor of one running VM.
+type Shim interface {
+	Status(ctx context.Context) (shim.Status, error)
+	Watch(ctx context.Context, f func(shim.Status)) error
+	Stop(ctx context.Context, timeout time.Duration) (shim.Exit, error)
+	Kill(ctx context.Context, sig syscall.Signal) (shim.Exit, error)
+	Pause(ctx context.Context) error
+	Resume(ctx context.Context) error
+	Keep(ctx context.Context) error
+	GuestHealth(ctx context.Context) (guestwire.Health, error)
+	GuestStats(ctx context.Context) (guestwire.GuestStats, error)
+	Close() error
+}
+
+// ShimsOf are shims in processes of their own.
+func ShimsOf(s *shim.Starter) Shims { return processes{s} }
+
+type processes struct{ starter *shim.Starter }
+
+func (p processes) Start(ctx context.Context, dir paths.VM, launch shim.Launch) (Shim, error) {
+	return connected(p.starter.Start(ctx, dir, launch))
+}
+
+func (p processes) Dial(ctx context.Context, dir paths.VM) (Shim, error) {
+	return connected(shim.Dial(ctx, dir))
+}
+
+func (processes) Alive(dir paths.VM) (shim.Identity, bool, error) { return shim.Alive(dir) }
+
+func (processes) KillRecorded(ctx context.Context, dir paths.VM) error {
+	return shim.KillRecorded(ctx, dir)
+}
+
+type client struct{ *shim.Client }
+
+// connected keeps a nil client from becoming a Shim that is not nil.
+func connected(c *shim.Client, err error) (Shim, error) {
+	if err != nil {
+		return nil, err
+	}
+	return client{c}, nil
+}
+
+func (c client) GuestHealth(ctx context.Context) (guestwire.Health, error) {
+	return c.Guest().Health(ctx)
+}
+
+func (c client) GuestStats(ctx context.Context) (guestwire.GuestStats, error) {
+	return c.Guest().Stats(ctx)
+}

@@ -1,0 +1,65 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"banger"
+	"banger/internal/artifact"
+	"banger/internal/ext4"
+	"banger/internal/paths"
+)
+
+// makeDir makes the directory of a new VM under another name and moves it to
+// its place when it is whole.
+func (m *Manager) makeDir(ctx context.Context, vm banger.VM) error {
+	dir := m.newDir(vm.ID)
+	if err := os.MkdirAll(m.Dirs.VMs(), 0o700); err != nil {
+		return fileError(err)
+	}
+	if err := os.Mkdir(string(dir), 0o700); err != nil {
+		return fileError(err)
+	}
+	if err := hold(dir, vm); err != nil {
+		return err
+	}
+	if err := m.makeDisk(ctx, dir, vm.Spec.DiskBytes); err != nil {
+		return err
+	}
+	return fileError(artifact.Rename(string(dir), string(m.Dirs.VM(vm.ID))))
+}
+
+// makeDisk copies an empty file system of the right size from the cache: mkfs
+// takes longer than all the rest of a creation.
+func (m *Manager) makeDisk(ctx context.Context, dir paths.VM, size int64) error {
+	empty := m.Dirs.EmptyDisk(size)
+	err := ext4.Copy(ctx, empty, dir.Disk())
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := os.MkdirAll(filepath.Dir(empty), 0o700); err != nil {
+			return fileError(err)
+		}
+		if err := ext4.MakeEmpty(ctx, empty, size); err != nil {
+			return fileError(err)
+		}
+		err = ext4.Copy(ctx, empty, dir.Disk())
+	}
+	return fileError(err)
+}
+
+// removeUnfinished removes a directory that never came to its place. It has
+// our vm.json perhaps not yet, so only what makeDir puts there is removed.
+func removeUnfinished(dir paths.VM) error {
+	names, err := filepath.Glob(filepath.Join(string(dir), ".tmp-*"))
+	if err != nil {
+		return err
+	}
+	for _, name := range append(names, dir.Record(), dir.Disk(), string(dir)) {
+		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fileError(err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,143 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"os"
+	"time"
+
+	"banger"
+	"banger/internal/shim"
+)
+
+// recordEnd writes down how a run ended, and removes a VM that was to go. A
+// nil exit means what the shim left behind. The VM is locked.
+func (m *Manager) recordEnd(ctx context.Context, id string, exit *shim.Exit) error {
+	row, err := m.Store.VM(ctx, id)
+	if banger.CodeOf(err) == banger.NotFound {
+		m.drop(id)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if row.Spec.Ephemeral {
+		return m.erase(ctx, id)
+	}
+	o := m.look(m.Dirs.VM(id))
+	o.Alive = false
+	if exit != nil {
+		o.Exit = exit
+	}
+	row.State = banger.StateRunning
+	if err := m.saveEnd(ctx, row, o); err != nil {
+		return err
+	}
+	m.touchLast(ctx, row)
+	m.drop(id)
+	return nil
+}
+
+// saveEnd writes the state that follows from o, and when the run ended.
+func (m *Manager) saveEnd(ctx context.Context, row banger.VM, o Observation) error {
+	state, lastError := Observe(row, o)
+	r := row.Runtime
+	r.LastError, r.EndedAt = lastError, time.Now().UTC()
+	if o.Exit != nil {
+		r.EndedAt = o.Exit.At.UTC()
+	}
+	return m.Store.SetState(ctx, row.ID, state, r)
+}
+
+// touchLast saves the last use of a VM that ended: its shim cannot be asked
+// any more.
+func (m *Manager) touchLast(ctx context.Context, row banger.VM) {
+	l := m.liveOf(row.ID)
+	if l == nil {
+		return
+	}
+	status, _, _ := l.seen()
+	if status == nil || !status.LastTouched.After(row.LastTouchedAt) {
+		return
+	}
+	if err := m.Store.TouchVMs(ctx, map[string]time.Time{row.ID: status.LastTouched}); err != nil {
+		m.Log.Warn("cannot record when a VM was last used", "vm", row.ID, "err", err)
+	}
+}
+
+// Delete implements Service. A VM that is gone is no error; of another tool's
+// VM only the row is removed.
+func (m *Manager) Delete(ctx context.Context, id string, force bool) error {
+	unlock, err := m.locks.lock(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	row, err := m.Store.VM(ctx, id)
+	switch {
+	case banger.CodeOf(err) == banger.NotFound:
+		return nil
+	case err != nil:
+		return err
+	case foreign(row):
+		return m.Store.DeleteVM(ctx, id)
+	}
+	if !force {
+		if err := m.refuseLive(row); err != nil {
+			return err
+		}
+	}
+	// Begun, it is finished: half of it would be no use to anyone.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	defer cancel()
+	return banger.Wrap(m.erase(ctx, id), "cannot delete %s", row.Name)
+}
+
+func (m *Manager) refuseLive(row banger.VM) error {
+	l := m.liveOf(row.ID)
+	alive := l != nil && !l.ended()
+	if l == nil {
+		var err error
+		if _, alive, err = m.Shims.Alive(m.Dirs.VM(row.ID)); err != nil {
+			return fileError(err)
+		}
+	}
+	if !alive {
+		return nil
+	}
+	return banger.Errorf(banger.Conflict, "cannot delete %s: it is running", row.Name).
+		Hint("banger vm stop %s", row.Name).Hint("banger vm delete -f %s", row.Name)
+}
+
+// erase removes everything of a VM: processes, directory, row, in an order in
+// which a crash leaves too much, which the next erase or Reconcile finishes.
+// What lies in the trash says that its row is to go. The VM is locked.
+func (m *Manager) erase(ctx context.Context, id string) error {
+	m.drop(id)
+	if err := m.clear(ctx, id); err != nil {
+		return err
+	}
+	if err := m.Store.DeleteVM(ctx, id); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(string(m.trashDir(id))); err != nil {
+		// The VM is gone; Reconcile takes the rest.
+		m.Log.Warn("cannot empty the trash", "vm", id, "err", err)
+	}
+	return nil
+}
+
+// clear ends what runs in a VM's directories and moves them out of sight.
+func (m *Manager) clear(ctx context.Context, id string) error {
+	dir, trash := m.Dirs.VM(id), m.trashDir(id)
+	if ours(dir, id) {
+		if err := m.Shims.KillRecorded(ctx, dir); err != nil {
+			return err
+		}
+	}
+	return errors.Join(
+		m.Shims.KillRecorded(ctx, trash), // started while its directory was moved
+		m.discard(id, dir),
+		removeUnfinished(m.newDir(id)),
+	)
+}

@@ -1,0 +1,191 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"banger"
+	"banger/internal/config"
+	"banger/internal/guestwire"
+	"banger/internal/shim"
+	"banger/internal/vmm"
+)
+
+// Start implements Service. A VM that runs already is left alone. All starts
+// are cold for now.
+func (m *Manager) Start(ctx context.Context, id string, cold, wait bool, p Progress) (View, error) {
+	return m.change(ctx, id, "start", func(row banger.VM) error { return m.start(ctx, row, wait, p) })
+}
+
+func (m *Manager) start(ctx context.Context, row banger.VM, wait bool, p Progress) error {
+	l, err := m.attach(row)
+	if err == nil && l == nil {
+		l, err = m.boot(ctx, row, p)
+	}
+	if err != nil || !wait {
+		return err
+	}
+	err = m.awaitReady(ctx, row, l, p)
+	if l.ended() {
+		err = errors.Join(err, m.recordEnd(ctx, row.ID, nil))
+	}
+	return err
+}
+
+// attach gives what is known of the VM's shim, nil where it has none. A shim
+// that came up after its daemon had died is found here.
+func (m *Manager) attach(row banger.VM) (*live, error) {
+	if l := m.liveOf(row.ID); l != nil {
+		return l, nil
+	}
+	dir := m.Dirs.VM(row.ID)
+	if !ours(dir, row.ID) {
+		return nil, banger.Errorf(banger.NotFound, "its directory %s is gone", dir).
+			Hint("banger vm delete %s", row.Name)
+	}
+	switch _, alive, err := m.Shims.Alive(dir); {
+	case err != nil:
+		return nil, fileError(err)
+	case alive:
+		return m.adopt(row.ID), nil
+	}
+	return nil, nil
+}
+
+// adopt follows a shim that runs.
+func (m *Manager) adopt(id string) *live {
+	l := newLive(id)
+	m.put(l)
+	m.watch(l)
+	return l
+}
+
+// boot starts a VM that does not run. The row says so first: a daemon that
+// dies in between finds out at its next start what became of it.
+func (m *Manager) boot(ctx context.Context, row banger.VM, p Progress) (*live, error) {
+	cfg, err := m.config(p)
+	if err != nil {
+		return nil, err
+	}
+	image, err := m.Images.Image(ctx, row.ImageID)
+	if err != nil {
+		return nil, err
+	}
+	launch, runtime, err := m.describe(ctx, row, image, cfg)
+	if err != nil {
+		return nil, err
+	}
+	l := newLive(row.ID)
+	m.put(l) // before the row says running, or a listing would miss the shim
+	if err = m.Store.SetState(ctx, row.ID, banger.StateRunning, runtime); err == nil {
+		err = m.launch(ctx, l, launch, p)
+	}
+	if err != nil {
+		m.revert(ctx, row)
+		return nil, err
+	}
+	return l, nil
+}
+
+// revert puts back what the row said before a start that failed.
+func (m *Manager) revert(ctx context.Context, before banger.VM) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	defer cancel()
+	if err := m.Store.SetState(ctx, before.ID, before.State, before.Runtime); err != nil {
+		m.Log.Error("cannot record that a start failed", "vm", before.ID, "err", err)
+	}
+	m.drop(before.ID)
+}
+
+// describe computes what a shim is to start, and the runtime of the row once
+// it has.
+func (m *Manager) describe(ctx context.Context, row banger.VM, image Image, cfg config.Config) (shim.Launch, banger.Runtime, error) {
+	kernel, err := m.Kernels.Get(row.Spec.Kernel)
+	if err != nil {
+		return shim.Launch{}, row.Runtime, err
+	}
+	initrd, err := m.Initramfs(ctx, kernel)
+	if err != nil {
+		return shim.Launch{}, row.Runtime, err
+	}
+	machine, err := m.Choose(ctx, cfg)
+	if err != nil {
+		return shim.Launch{}, row.Runtime, err
+	}
+	runtime := row.Runtime
+	runtime.VMM, runtime.Accel = machine.Driver, string(machine.Accel)
+	runtime.StartedAt, runtime.EndedAt, runtime.LastError = time.Now().UTC(), time.Time{}, ""
+	runtime.BootCount++
+	return shim.Launch{
+		ID: row.ID, Name: row.Name, Driver: machine.Driver, Ephemeral: row.Spec.Ephemeral, ReadyTimeout: m.readyTimeout,
+		Machine: m.machine(row, image, kernel, initrd, machine),
+		Setup: guestwire.Setup{
+			Hostname: row.Name, MachineID: row.ID, GuestIP: row.GuestIP,
+			Image: identify(image), Env: image.Env, WorkDir: image.WorkDir,
+		},
+	}, runtime, nil
+}
+
+func (m *Manager) machine(row banger.VM, image Image, kernel banger.Kernel, initrd string, chosen Machine) vmm.Config {
+	dir := m.Dirs.VM(row.ID)
+	kernelPath := kernel.VmlinuzPath
+	if chosen.Features.UncompressedKernel {
+		kernelPath = kernel.VmlinuxPath
+	}
+	return vmm.Config{
+		Dir: string(dir), Binary: chosen.Binary, Accel: chosen.Accel,
+		VCPU: row.Spec.VCPU, MemoryMiB: row.Spec.MemoryMiB,
+		Kernel: kernelPath, Initrd: initrd, Cmdline: cmdline(image),
+		Disks: []vmm.Disk{
+			{Serial: "root", Path: image.RootfsPath, ReadOnly: true},
+			{Serial: "modules", Path: kernel.ModulesPath, ReadOnly: true},
+			{Serial: "disk", Path: filepath.Base(dir.Disk())},
+		},
+	}
+}
+
+// launch starts the shim for l. A start that fails leaves no process.
+func (m *Manager) launch(ctx context.Context, l *live, launch shim.Launch, p Progress) error {
+	p.Stage("start VMM")
+	client, err := m.Shims.Start(ctx, m.Dirs.VM(l.id), launch)
+	if err != nil {
+		m.drop(l.id)
+		return err
+	}
+	l.change(func() { l.client = client })
+	m.watch(l)
+	return nil
+}
+
+// errSlow ends a wait for a guest.
+var errSlow = errors.New("the wait was too long")
+
+// awaitReady waits until the guest answers.
+func (m *Manager) awaitReady(ctx context.Context, row banger.VM, l *live, p Progress) error {
+	p.Stage("wait for guest")
+	wait, cancel := context.WithTimeoutCause(ctx, m.readyTimeout, errSlow)
+	defer cancel()
+	status, err := l.await(wait, func(s shim.Status) bool {
+		return s.State == shim.Running || s.State == shim.Paused || s.State == shim.Ended
+	})
+	logs := fmt.Sprintf("banger vm logs %s", row.Name)
+	switch {
+	case errors.Is(err, errSlow):
+		return banger.Errorf(banger.Unavailable, "its guest did not come up within %s; the VM is kept", m.readyTimeout).
+			Hint("%s", logs).Hint("banger vm delete -f %s", row.Name)
+	case err != nil:
+		return banger.Errorf(banger.Cancelled, "%w", err)
+	case status == nil:
+		return banger.Errorf(banger.Unavailable, "%s", errPowerCut).Hint("%s", logs)
+	case status.State == shim.Ended && status.Exit != nil:
+		e := banger.Errorf(banger.Unavailable, "%s", explainExit(*status.Exit))
+		if row.Spec.Ephemeral {
+			return e
+		}
+		return e.Hint("%s", logs)
+	}
+	return nil
+}

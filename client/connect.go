@@ -1,0 +1,160 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"banger"
+	"banger/internal/api"
+	"banger/internal/build"
+	"banger/internal/paths"
+)
+
+// Options says how to meet a daemon.
+type Options struct {
+	Exe     string           // started as `EXE daemon run`; empty for this executable
+	BuildID string           // of the daemon wanted; empty for this executable's
+	Warn    func(msg string) // hears of a busy daemon of another build, once; may be nil
+}
+
+// Connect gives the daemon of a state directory, and starts one where none
+// runs. A daemon of another build is replaced at the first request while it
+// is idle; a busy one is used, with a warning, if it speaks the same API.
+func Connect(ctx context.Context, dirs paths.Dirs, o Options) (*Client, error) {
+	if o.BuildID == "" {
+		o.BuildID = build.ID()
+	}
+	conn, socket, err := meet(ctx, dirs, o)
+	if err != nil {
+		return nil, err
+	}
+	return newClient(conn, socket, &dirs, o), nil
+}
+
+// Find gives the daemon of a state directory, of whatever build, and never
+// starts or replaces one: banger.Unavailable where none runs.
+func Find(ctx context.Context, dirs paths.Dirs) (*Client, error) {
+	conn, socket, err := running(ctx, dirs)
+	if errors.Is(err, errNoDaemon) {
+		return nil, banger.Errorf(banger.Unavailable, "no daemon runs for %s", dirs.State).
+			Hint("any command that needs one starts it, as banger ps does")
+	} else if err != nil {
+		return nil, err
+	}
+	return newClient(conn, socket, &dirs, Options{}), nil
+}
+
+// Dial gives the daemon behind a socket.
+func Dial(ctx context.Context, socket string) (*Client, error) {
+	conn, err := dial(ctx, socket)
+	if err != nil {
+		return nil, banger.Errorf(banger.Unavailable, "cannot connect to the daemon at %s: %w", socket, err)
+	}
+	return newClient(conn, socket, nil, Options{}), nil
+}
+
+// errNoDaemon says that nobody answers.
+var errNoDaemon = errors.New("no daemon")
+
+// meet connects to the daemon of a state directory, after starting it if
+// there is none.
+func meet(ctx context.Context, dirs paths.Dirs, o Options) (net.Conn, string, error) {
+	conn, socket, err := running(ctx, dirs)
+	if !errors.Is(err, errNoDaemon) {
+		return conn, socket, err
+	}
+	turn, err := takeTurn(ctx, dirs)
+	if err != nil {
+		return nil, "", err
+	}
+	defer turn.Close()
+	// Whoever had the turn before has started one, perhaps.
+	if conn, socket, err := running(ctx, dirs); !errors.Is(err, errNoDaemon) {
+		return conn, socket, err
+	}
+	if err := start(ctx, dirs, o, turn); err != nil {
+		return nil, "", err
+	}
+	conn, socket, err = running(ctx, dirs)
+	if errors.Is(err, errNoDaemon) {
+		err = banger.Errorf(banger.Unavailable, "the daemon ended as soon as it had started").Hint("its log is %s", dirs.DaemonLog())
+	}
+	return conn, socket, err
+}
+
+// running connects to the daemon that the lock file names. The text may be
+// that of a dead one, which is found out by connecting.
+func running(ctx context.Context, dirs paths.Dirs) (net.Conn, string, error) {
+	text, err := os.ReadFile(dirs.DaemonLock())
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		return nil, "", errNoDaemon
+	} else if err != nil {
+		return nil, "", banger.Errorf(banger.Unavailable, "cannot find the daemon: %w", err)
+	}
+	var w api.Whereabouts
+	if json.Unmarshal(text, &w) != nil || w.Socket == "" || w.Stopping {
+		return nil, "", errNoDaemon
+	}
+	conn, err := dial(ctx, w.Socket)
+	switch {
+	case err == nil:
+		return conn, w.Socket, nil
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ECONNREFUSED):
+		return nil, "", errNoDaemon
+	case ctx.Err() != nil:
+		return nil, "", banger.Errorf(banger.Cancelled, "cancelled while connecting to the daemon")
+	}
+	return nil, "", banger.Errorf(banger.Unavailable, "cannot connect to the daemon at %s: %w", w.Socket, err)
+}
+
+// maxAddress is what a socket address holds on Linux.
+const maxAddress = 107
+
+// dial connects to a socket, however long its path, and makes sure that the
+// other end is a daemon of this user's: in /tmp anybody could have put it.
+func dial(ctx context.Context, socket string) (net.Conn, error) {
+	address := socket
+	if len(socket) > maxAddress {
+		dir, err := unix.Open(filepath.Dir(socket), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return nil, err
+		}
+		defer unix.Close(dir)
+		address = fmt.Sprintf("/proc/self/fd/%d/%s", dir, filepath.Base(socket))
+	}
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", address)
+	if err != nil {
+		return nil, err
+	}
+	if err := trusted(conn.(*net.UnixConn)); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+func trusted(conn *net.UnixConn) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var cred *unix.Ucred
+	if e := raw.Control(func(fd uintptr) {
+		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); e != nil || err != nil {
+		return errors.Join(e, err)
+	}
+	if me := os.Geteuid(); int(cred.Uid) != me && me != 0 {
+		return banger.Errorf(banger.Unauthorized, "cannot trust the daemon: the process behind its socket belongs to uid %d", cred.Uid).
+			Hint("set XDG_RUNTIME_DIR to a directory of your own")
+	}
+	return nil
+}

@@ -1,0 +1,117 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"sync"
+
+	"banger"
+	"banger/internal/config"
+	"banger/internal/guestbin"
+	"banger/internal/image"
+	"banger/internal/kernel"
+	"banger/internal/shim"
+	"banger/internal/store"
+	"banger/internal/vm"
+	"banger/internal/vmm/qemu"
+)
+
+// compose builds the house from the ground up; release takes it down in the
+// opposite order.
+func (d *daemon) compose(ctx context.Context, log io.Writer, vms func(*daemon) vm.Service) (release func(), err error) {
+	settings := config.NewSource(d.dirs.ConfigFile())
+	d.config = settings.Current
+	level := new(slog.LevelVar)
+	d.log = newLogger(log, level)
+	// A wrong configuration fails commands, not the daemon, which has to
+	// be there to say so.
+	if c, _, err := settings.Current(); err == nil {
+		_ = level.UnmarshalText([]byte(c.LogLevel))
+	}
+	d.faults = faults{d.log, d.dirs.DaemonLog()}
+	d.operations = &operations{log: d.log, fault: d.faults.of}
+
+	rows, err := store.Open(ctx, d.dirs.Database())
+	if err != nil {
+		return nil, err
+	}
+	d.rows = rows
+	d.images = &images{store: rows, builder: image.Builder{Dir: d.dirs.Images()}, dirs: d.dirs}
+	d.kernels = kernel.NewStore(d.dirs.Kernels(), d.dirs.Downloads())
+	// Not the executable's path, which may lead to a newer file by now.
+	shims := &shim.Starter{Exe: "/proc/self/exe", Args: []string{"shim"}}
+	if vms == nil {
+		vms = func(d *daemon) vm.Service { return d.machines(rows, shims) }
+	}
+	d.vms = vms(d)
+	if err := d.vms.Reconcile(ctx); err != nil {
+		shims.Close()
+		return nil, errors.Join(err, rows.Close())
+	}
+	return func() {
+		shims.Close()
+		if err := rows.Close(); err != nil {
+			d.log.Error("cannot close the database", "error", err)
+		}
+	}, nil
+}
+
+
+func (d *daemon) machines(rows *store.Store, shims *shim.Starter) vm.Service {
+	choice := &chooser{d: d}
+	return vm.New(vm.Deps{
+		Store: rows, Images: d.images, Kernels: d.kernels, Shims: vm.ShimsOf(shims),
+		Dirs: d.dirs, Log: d.log, Config: d.config,
+		Choose:    choice.choose,
+		Initramfs: initramfs,
+	})
+}
+
+// initramfs packs the agent for a kernel, unless that was done before.
+func initramfs(ctx context.Context, k banger.Kernel) (string, error) {
+	agent, err := guestbin.Binary()
+	if errors.Is(err, guestbin.ErrMissing) {
+		return "", banger.Errorf(banger.Unavailable, "cannot make an initramfs: %w", err).Hint("make build")
+	} else if err != nil {
+		return "", err
+	}
+	path, _, err := kernel.Initramfs(ctx, k, agent)
+	return path, err
+}
+
+// chooser picks the VMM, once for each configuration of it.
+type chooser struct {
+	d    *daemon
+	mu   sync.Mutex
+	of   [3]string
+	last vm.Machine
+}
+
+func (c *chooser) choose(ctx context.Context, conf config.Config) (vm.Machine, error) {
+	if conf.VMM == "firecracker" {
+		return vm.Machine{}, banger.Errorf(banger.Unavailable, "cannot use Firecracker: this banger has no driver for it yet").
+			Hint("set vmm = \"qemu\" in %s", conf.File)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	of := [3]string{conf.QEMUBin, conf.Accel, conf.DefaultKernel}
+	if c.last.Binary != "" && c.of == of {
+		return c.last, nil
+	}
+	bin, _, err := qemu.Find(conf.QEMUBin)
+	if err != nil {
+		return vm.Machine{}, err
+	}
+	probe := qemu.Probe{Binary: bin, Cache: c.d.dirs.AccelVerdict()}
+	if k, err := c.d.kernels.Get(conf.DefaultKernel); err == nil {
+		probe.Kernel = k.VmlinuxPath
+	}
+	chosen, err := qemu.Choose(ctx, conf.Accel, probe)
+	if err != nil {
+		return vm.Machine{}, err
+	}
+	c.of, c.last = of, vm.Machine{Driver: qemu.Driver{}.Name(), Binary: bin, Accel: chosen.Accel, Features: qemu.Driver{}.Features()}
+	return c.last, nil
+}

@@ -1,0 +1,206 @@
+package daemon
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"banger"
+	"banger/internal/api"
+	"banger/internal/image"
+	"banger/internal/paths"
+	"banger/internal/store"
+	"banger/internal/vm"
+)
+
+// images joins the rows of images with their directories.
+type images struct {
+	store   *store.Store
+	builder image.Builder
+	dirs    paths.Dirs
+}
+
+// Ensure implements vm.Images.
+func (i *images) Ensure(ctx context.Context, ref string, stage func(string)) (vm.Image, error) {
+	row, err := i.find(ctx, ref)
+	if banger.CodeOf(err) == banger.NotFound && inCatalogue(ref) {
+		row, err = i.pull(ctx, ref, stage)
+	}
+	if err != nil {
+		return vm.Image{}, err
+	}
+	return i.load(row)
+}
+
+// Image implements vm.Images.
+func (i *images) Image(ctx context.Context, id string) (vm.Image, error) {
+	row, err := i.store.Image(ctx, id)
+	if err != nil {
+		return vm.Image{}, err
+	}
+	return i.load(row)
+}
+
+func (i *images) load(row banger.Image) (vm.Image, error) {
+	if !row.Managed {
+		return vm.Image{Image: row}, nil
+	}
+	_, record, err := image.Load(row.ArtifactDir)
+	return vm.Image{Image: row, Digest: record.Digest, Env: record.Env}, err
+}
+
+func inCatalogue(name string) bool {
+	for _, e := range image.Catalogue() {
+		if e.Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+func (i *images) find(ctx context.Context, ref string) (banger.Image, error) {
+	all, err := i.store.Images(ctx)
+	if err != nil {
+		return banger.Image{}, err
+	}
+	return banger.Resolve("image", ref, all)
+}
+
+// pull builds an image of the catalogue and writes its row. Of several at
+// once one builds and the others wait for it.
+func (i *images) pull(ctx context.Context, name string, stage func(string)) (banger.Image, error) {
+	built, err := i.builder.Build(ctx, name, stage)
+	if err != nil {
+		return banger.Image{}, err
+	}
+	if err := i.store.UpsertImage(ctx, built); err != nil {
+		return banger.Image{}, err
+	}
+	return i.store.Image(ctx, built.ID)
+}
+
+// delete removes an image nothing uses: the row first, which the store
+// refuses while a VM refers to it, then the directory.
+func (i *images) delete(ctx context.Context, row banger.Image) error {
+	users, err := i.store.VMsUsingImage(ctx, row.ID)
+	if err != nil {
+		return err
+	}
+	if len(users) > 0 {
+		return inUse("image", row.Name, names(users))
+	}
+	if err := i.store.DeleteImage(ctx, row.ID); err != nil {
+		return err
+	}
+	if !row.Managed || row.ArtifactDir != i.dirs.Image(row.ID) {
+		return nil // the user's own files
+	}
+	return discard(i.dirs, row.ArtifactDir)
+}
+
+// discard removes a directory so that nobody ever sees half of it.
+func discard(dirs paths.Dirs, dir string) error {
+	if err := os.MkdirAll(dirs.Trash(), 0o700); err != nil {
+		return err
+	}
+	trash := filepath.Join(dirs.Trash(), banger.NewID())
+	if err := os.Rename(dir, trash); os.IsNotExist(err) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	return os.RemoveAll(trash)
+}
+
+func inUse(kind, name string, users []string) error {
+	return banger.Errorf(banger.Conflict, "cannot delete the %s %s: it is used by %s", kind, name, strings.Join(users, ", ")).
+		Hint("banger rm %s", strings.Join(users, " "))
+}
+
+func names(vms []banger.VM) []string {
+	out := []string{}
+	for _, v := range vms {
+		out = append(out, v.Name)
+	}
+	return out
+}
+
+func (d *daemon) listImages(ctx context.Context, _ *none) ([]api.Image, error) {
+	rows, err := d.images.store.Images(ctx)
+	if err != nil {
+		return nil, err
+	}
+	users, err := d.users(ctx, func(v banger.VM) string { return v.ImageID })
+	if err != nil {
+		return nil, err
+	}
+	all := make([]api.Image, len(rows))
+	for n, row := range rows {
+		all[n] = shownImage(row, users[row.ID])
+	}
+	return all, nil
+}
+
+// users gives the names of VMs by what they use.
+func (d *daemon) users(ctx context.Context, of func(banger.VM) string) (map[string][]string, error) {
+	rows, err := d.rows.VMs(ctx)
+	users := map[string][]string{}
+	for _, v := range rows {
+		users[of(v)] = append(users[of(v)], v.Name)
+	}
+	return users, err
+}
+
+func (d *daemon) showImage(ctx context.Context, in *ofRef) (api.Image, error) {
+	row, err := d.images.find(ctx, in.Ref)
+	if err != nil {
+		return api.Image{}, err
+	}
+	return d.describeImage(ctx, row)
+}
+
+func (d *daemon) describeImage(ctx context.Context, row banger.Image) (api.Image, error) {
+	users, err := d.images.store.VMsUsingImage(ctx, row.ID)
+	return shownImage(row, names(users)), err
+}
+
+func (d *daemon) deleteImage(ctx context.Context, in *ofRef) error {
+	row, err := d.images.find(ctx, in.Ref)
+	if err != nil {
+		return err
+	}
+	return d.images.delete(ctx, row)
+}
+
+func (d *daemon) pullImage(_ context.Context, in *given[api.PullImage]) (job, error) {
+	ask := in.Body
+	if !inCatalogue(ask.Ref) {
+		return job{}, banger.Errorf(banger.NotFound, "cannot pull the image %s: the catalogue has none of that name", ask.Ref).
+			Hint("banger image pull %s", banger.DefaultImage)
+	}
+	return job{ask.Ref, func(ctx context.Context, op *operation) (any, error) {
+		if row, err := d.images.store.ImageByName(ctx, ask.Ref); err == nil && ask.Force {
+			if err := d.images.delete(ctx, row); err != nil {
+				return nil, banger.Wrap(err, "cannot build the image %s again", ask.Ref)
+			}
+		}
+		row, err := d.images.pull(ctx, ask.Ref, op.Stage)
+		if err != nil {
+			return nil, err
+		}
+		return d.describeImage(ctx, row)
+	}}, nil
+}
+
+func shownImage(row banger.Image, users []string) api.Image {
+	out := api.Image{
+		ID: row.ID, Name: row.Name, Managed: row.Managed, RootfsPath: row.RootfsPath,
+		BuildSize: row.BuildSize, UsedBy: list(users), CreatedAt: row.CreatedAt, UpdatedAt: row.UpdatedAt,
+	}
+	// An image whose directory is gone can still be listed and deleted.
+	if _, record, err := image.Load(row.ArtifactDir); row.Managed && err == nil {
+		out.Digest, out.Source, out.SizeBytes = "sha256:"+record.Digest, record.Source, record.SizeBytes
+	}
+	return out
+}

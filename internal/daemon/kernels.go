@@ -1,0 +1,113 @@
+package daemon
+
+import (
+	"context"
+	"path/filepath"
+
+	"banger"
+	"banger/internal/api"
+	"banger/internal/kernel"
+)
+
+func (d *daemon) listKernels(ctx context.Context, in *struct {
+	Available bool `query:"available" doc:"also those that could be pulled"`
+}) ([]api.Kernel, error) {
+	installed, err := d.kernels.List()
+	if err != nil {
+		return nil, err
+	}
+	users, err := d.users(ctx, func(v banger.VM) string { return v.Spec.Kernel })
+	if err != nil {
+		return nil, err
+	}
+	all, have := []api.Kernel{}, map[string]bool{}
+	for _, k := range installed {
+		have[k.Name] = true
+		all = append(all, shownKernel(k, users[k.Digest]))
+	}
+	if !in.Available {
+		return all, nil
+	}
+	for _, k := range kernel.Available() {
+		if !have[k.Name] {
+			all = append(all, api.Kernel{Kernel: k, State: "available", UsedBy: []string{}})
+		}
+	}
+	return all, nil
+}
+
+func (d *daemon) showKernel(ctx context.Context, in *ofRef) (api.Kernel, error) {
+	k, err := d.kernels.Get(in.Ref)
+	if err != nil {
+		return api.Kernel{}, err
+	}
+	return d.describeKernel(ctx, k)
+}
+
+func (d *daemon) describeKernel(ctx context.Context, k banger.Kernel) (api.Kernel, error) {
+	users, err := d.users(ctx, func(v banger.VM) string { return v.Spec.Kernel })
+	return shownKernel(k, users[k.Digest]), err
+}
+
+func shownKernel(k banger.Kernel, users []string) api.Kernel {
+	return api.Kernel{Kernel: k, State: "installed", Path: k.Dir, UsedBy: list(users)}
+}
+
+// deleteKernel takes a name away. The entry behind it stays in use where
+// another name points at it, so only the last name is refused.
+func (d *daemon) deleteKernel(ctx context.Context, in *ofRef) error {
+	k, err := d.kernels.Get(in.Ref)
+	if err != nil {
+		return err
+	}
+	users, err := d.users(ctx, func(v banger.VM) string { return v.Spec.Kernel })
+	if err != nil {
+		return err
+	}
+	if len(users[k.Digest]) > 0 && (in.Ref == k.Digest || d.onlyName(k)) {
+		return inUse("kernel", in.Ref, users[k.Digest])
+	}
+	return d.kernels.Remove(in.Ref)
+}
+
+func (d *daemon) onlyName(k banger.Kernel) bool {
+	all, err := d.kernels.List()
+	names := 0
+	for _, other := range all {
+		if other.Digest == k.Digest {
+			names++
+		}
+	}
+	return err != nil || names <= 1
+}
+
+func (d *daemon) pullKernel(_ context.Context, in *given[api.PullKernel]) (job, error) {
+	ask := in.Body
+	return job{ask.Name, func(ctx context.Context, op *operation) (any, error) {
+		k, err := d.kernels.Pull(ctx, ask.Name, ask.Force, op.Stage)
+		if err != nil {
+			return nil, err
+		}
+		return d.describeKernel(ctx, k)
+	}}, banger.ValidateKernelName(ask.Name)
+}
+
+func (d *daemon) importKernel(_ context.Context, in *given[api.ImportKernel]) (job, error) {
+	ask := in.Body
+	for _, path := range []string{ask.From, ask.Vmlinuz, ask.Modules} {
+		if path != "" && !filepath.IsAbs(path) {
+			return job{}, banger.Errorf(banger.BadRequest, "cannot import a kernel from %q: the path is not absolute", path)
+		}
+	}
+	return job{ask.Name, func(ctx context.Context, op *operation) (any, error) {
+		op.Stage("import kernel " + ask.Name)
+		k, err := d.kernels.Import(ctx, kernel.ImportRequest{
+			Name: ask.Name, Dir: ask.From, Vmlinuz: ask.Vmlinuz, Modules: ask.Modules,
+			Distro: ask.Distro, Arch: ask.Arch,
+		})
+		if err != nil {
+			return nil, err
+		}
+		return d.describeKernel(ctx, k)
+	}}, banger.ValidateKernelName(ask.Name)
+}

@@ -1,0 +1,44 @@
+package daemon
+
+import (
+	"github.com/danielgtaylor/huma/v2"
+
+	"banger/internal/api"
+)
+
+// routes is the API on one screen. Names are what operations and the log
+// call it by.
+func (d *daemon) routes(r huma.API) {
+	get(r, d, "/version", "daemon.version", "Say which build answers", d.version)
+	get(r, d, "/config", "config.show", "Every key of the configuration, its value and origin", d.configuration)
+	post(r, d, "/daemon/stop", "daemon.stop", "End the daemon; VMs go on", d.stop)
+
+	get(r, d, "/vms", "vm.list", "List all VMs", d.listVMs)
+	get(r, d, "/vms/{ref}", "vm.show", "Show a VM", d.showVM)
+	patch(r, d, "/vms/{ref}", "vm.change", "Change what is not null", d.changeVM)
+	remove(r, d, "/vms/{ref}", "vm.delete", "Delete a VM; none is no error", d.deleteVM)
+	stream[api.VM](r, d, "/vms", "vm.create", "Create a VM", d.createVM)
+	stream[api.VM](r, d, "/vms/{ref}/start", "vm.start", "Start a VM", d.startVM)
+	stream[api.VM](r, d, "/vms/{ref}/stop", "vm.stop", "Stop a VM in good order", d.stopVM)
+	stream[api.VM](r, d, "/vms/{ref}/restart", "vm.restart", "Stop a VM and start it", d.restartVM)
+	post(r, d, "/vms/{ref}/kill", "vm.kill", "Signal a VM's VMM", d.killVM)
+	post(r, d, "/vms/{ref}/pause", "vm.pause", "Halt a VM's CPUs", d.pauseVM)
+	post(r, d, "/vms/{ref}/resume", "vm.resume", "Let a VM's CPUs run", d.resumeVM)
+	get(r, d, "/vms/{ref}/health", "vm.health", "Ask a guest how it is", d.vmHealth)
+	get(r, d, "/vms/{ref}/stats", "vm.stats", "Sample a VM now", d.vmStats)
+
+	get(r, d, "/images", "image.list", "List all images", d.listImages)
+	get(r, d, "/images/{ref}", "image.show", "Show an image", d.showImage)
+	remove(r, d, "/images/{ref}", "image.delete", "Delete an image nothing uses", d.deleteImage)
+	stream[api.Image](r, d, "/images/pull", "image.pull", "Get an image of the catalogue", d.pullImage)
+
+	get(r, d, "/kernels", "kernel.list", "List all kernels", d.listKernels)
+	get(r, d, "/kernels/{ref}", "kernel.show", "Show a kernel", d.showKernel)
+	remove(r, d, "/kernels/{ref}", "kernel.delete", "Delete a kernel nothing uses", d.deleteKernel)
+	stream[api.Kernel](r, d, "/kernels/pull", "kernel.pull", "Get a kernel of the catalogue", d.pullKernel)
+	stream[api.Kernel](r, d, "/kernels/import", "kernel.import", "Take a kernel from files", d.importKernel)
+
+	get(r, d, "/operations", "operation.list", "Long work under way or just ended", d.listOperations)
+	get(r, d, "/operations/{id}", "operation.show", "Show one operation", d.showOperation)
+	remove(r, d, "/operations/{id}", "operation.cancel", "Cancel an operation, which undoes it", d.cancelOperation)
+}

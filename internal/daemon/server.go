@@ -1,0 +1,84 @@
+package daemon
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"banger"
+	"banger/internal/api"
+)
+
+// server is the HTTP side: who may speak, which build is asked, what no
+// route answers.
+func (d *daemon) server() *http.Server {
+	mux := http.NewServeMux()
+	r := newAPI(mux)
+	d.routes(r)
+	document, err := r.OpenAPI().MarshalJSON()
+	if err != nil {
+		panic(err) // depends on the source alone; a test makes it
+	}
+	mux.HandleFunc("GET "+api.Prefix+"/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(document)
+	})
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		refuse(w, banger.UnknownMethod, fmt.Sprintf("there is no %s %s in this API", r.Method, r.URL.Path))
+	})
+	return &http.Server{
+		Handler:           d.guard(mux),
+		ConnContext:       withPeer,
+		ReadHeaderTimeout: 10 * time.Second,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(d.log.Handler(), slog.LevelWarn),
+	}
+}
+
+// guard is in front of every request.
+func (d *daemon) guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set(api.BuildHeader, d.buildID)
+		w.Header().Set(api.LevelHeader, api.Level)
+		if !welcome(r.Context()) {
+			w.Header().Set("Connection", "close")
+			refuse(w, banger.Unauthorized, "this daemon serves another user")
+			return
+		}
+		if asked := r.Header.Get(api.BuildHeader); asked != "" && asked != d.buildID && d.makeWay() {
+			w.Header().Set(api.RestartHeader, "1")
+			refuse(w, banger.Unavailable, "this daemon ends, to be started from another build of banger")
+			return
+		}
+		defer d.recovered(w, r)
+		next.ServeHTTP(w, r)
+	})
+}
+
+// makeWay ends an idle daemon.
+func (d *daemon) makeWay() bool {
+	if d.operations.close(false) != nil {
+		return false
+	}
+	d.quit()
+	return true
+}
+
+func (d *daemon) recovered(w http.ResponseWriter, r *http.Request) {
+	if v := recover(); v != nil {
+		err := fmt.Errorf("panic: %v\n%s", v, debug.Stack())
+		write(w, d.faults.of("request."+r.Method, r.URL.Path, "", err))
+	}
+}
+
+func refuse(w http.ResponseWriter, code banger.Code, message string) {
+	write(w, &api.Problem{Title: message, Code: code, Status: status(code)})
+}
+
+func write(w http.ResponseWriter, p *api.Problem) {
+	w.Header().Set("Content-Type", api.ProblemType)
+	w.WriteHeader(p.Status)
+	_, _ = w.Write(api.Marshal(p))
+}

@@ -95,11 +95,10 @@ func encode(o object) string {
 func kernelCmdline(cfg vmm.Config, clock []string) string {
 	words := []string{
 		"console=ttyS0",
-		"panic=-1",                   // reset at once: -no-reboot makes it our news
-		"quiet",                      // a serial character is a trap into QEMU
-		"cryptomgr.notests",          // self-tests of algorithms nobody uses yet
-		"8250.nr_uarts=1",            // do not probe for three that are not there
-		"i8042.noaux", "i8042.nokbd", // microvm has no keyboard controller
+		"panic=-1",          // reset at once: -no-reboot makes it our news
+		"quiet",             // a serial character is a trap into QEMU
+		"cryptomgr.notests", // self-tests of algorithms nobody uses yet
+		"8250.nr_uarts=1",   // do not probe for three that are not there
 	}
 	words = append(words, clock...)
 	if cfg.Cmdline != "" {

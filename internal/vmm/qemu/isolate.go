@@ -33,7 +33,7 @@ func start(spec child.Spec) (*child.Child, []string, error) {
 	}
 	if child.CanIsolate(spec.Namespaces) {
 		c, err := child.Start(spec)
-		if !errors.Is(err, unix.EPERM) { // some hosts let us make one, but not map our uid into it
+		if !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EACCES) { // some hosts let us make one, but not map our uid into it
 			return c, append(names, "seccomp"), err
 		}
 	}

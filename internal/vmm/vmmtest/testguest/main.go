@@ -11,12 +11,18 @@ import (
 	"fmt"
 	"io"
 	"os"
+
+	"golang.org/x/sys/unix"
 )
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == "serve" {
 		serve(os.NewFile(3, "agent"), os.Stdout, process{})
-		return
+		// As a machine does, it outlives its agent stream: what ends it
+		// must be the driver.
+		for {
+			unix.Pause()
+		}
 	}
 	console, port, err := boot()
 	if err == nil {

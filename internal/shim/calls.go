@@ -104,7 +104,26 @@ func (s *supervisor) resume(ctx context.Context) error {
 	if err == nil {
 		err = s.unpause(ctx, b)
 	}
-	return banger.Wrap(err, "cannot resume %s", s.launch.Name)
+	if err != nil {
+		return banger.Wrap(err, "cannot resume %s", s.launch.Name)
+	}
+	if err := s.refresh(ctx, b); err != nil {
+		s.log.Warn("the guest's clock is late by its pause", "error", err)
+	}
+	return nil
+}
+
+// refresh sets the guest up again: its clock stood still with it, or its disk
+// has grown.
+func (s *supervisor) refresh(ctx context.Context, b *boot) error {
+	s.mu.Lock()
+	link := b.link
+	s.mu.Unlock()
+	if link == nil {
+		return nil // it will be set up when it comes up
+	}
+	_, err := link.Setup(ctx, s.setup())
+	return err
 }
 
 // unpause lets a paused VM run.
@@ -126,6 +145,9 @@ func (s *supervisor) grow(ctx context.Context, params json.RawMessage) error {
 	b, err := s.live()
 	if err == nil {
 		err = b.machine.GrowDisk(ctx, r.Serial, r.Size)
+	}
+	if err == nil {
+		err = s.refresh(ctx, b)
 	}
 	return banger.Wrap(err, "cannot grow the disk of %s", s.launch.Name)
 }

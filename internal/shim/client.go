@@ -96,10 +96,11 @@ func (c *Client) Kill(ctx context.Context, sig syscall.Signal) (e Exit, err erro
 // Pause halts the VM. Idempotent.
 func (c *Client) Pause(ctx context.Context) error { return c.call(ctx, methodPause, nil, nil) }
 
-// Resume lets a paused VM run. Idempotent.
+// Resume lets a paused VM run and sets its clock. Idempotent.
 func (c *Client) Resume(ctx context.Context) error { return c.call(ctx, methodResume, nil, nil) }
 
-// GrowDisk tells the VMM that the file behind a disk was enlarged.
+// GrowDisk tells the VMM that the file behind a disk was enlarged, and the
+// guest to use it.
 func (c *Client) GrowDisk(ctx context.Context, serial string, size int64) error {
 	return c.call(ctx, methodGrow, growRequest{serial, size}, nil)
 }

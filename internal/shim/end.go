@@ -39,7 +39,7 @@ func (s *supervisor) beginStop(timeout time.Duration) {
 
 // shutDown asks the guest to end, and ends the VMM where that does not work.
 func (s *supervisor) shutDown(timeout time.Duration) {
-	ctx, cancel := context.WithTimeout(context.Background(), timeout+stopMargin)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout+s.margin)
 	defer cancel()
 	if err := s.askGuest(ctx, timeout); err != nil {
 		s.log.Warn("the guest cannot be asked to end", "error", err)

@@ -23,6 +23,7 @@ type supervisor struct {
 	listener *net.UnixListener
 	console  *consoleLog
 	started  time.Time
+	margin   time.Duration  // see stopMargin
 	work     sync.WaitGroup // goroutines of the VM's life; not those of clients
 	over     chan struct{}  // closed when the VM has ended and exit is set
 	turn     sync.Mutex     // of pause, resume, keep
@@ -49,7 +50,7 @@ type supervisor struct {
 func open(ctx context.Context, dir paths.VM, opts Options, log *slog.Logger) (_ *supervisor, err error) {
 	now := time.Now()
 	s := &supervisor{
-		dir: dir, log: log, started: now, touched: now,
+		dir: dir, log: log, started: now, touched: now, margin: stopMargin,
 		over: make(chan struct{}), changed: make(chan struct{}), clients: make(map[*outbox]bool),
 	}
 	if s.id, err = ownIdentity(opts.Build); err != nil {

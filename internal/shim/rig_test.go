@@ -1,0 +1,241 @@
+package shim
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"banger"
+	"banger/internal/guestwire"
+	"banger/internal/paths"
+	"banger/internal/vmm"
+)
+
+// scripted is a driver whose machines do what a test says, beside the fake and
+// the real one, which do what they must.
+type scripted struct {
+	agent    func(*guestwire.Stream) // nil: a guest that never comes up
+	refuse   error
+	boots    chan *scriptedMachine
+	stubborn bool // SIGTERM and the guest's own shutdown do nothing
+}
+
+type scriptedMachine struct {
+	driver  *scripted
+	console io.Writer
+	host    net.Conn
+	guest   net.Conn
+	once    sync.Once
+	done    chan struct{}
+	exit    vmm.Exit
+	pauses  chan string
+}
+
+func (d *scripted) Name() string           { return "scripted" }
+func (d *scripted) Features() vmm.Features { return vmm.Features{Pause: true} }
+
+func (d *scripted) Boot(_ context.Context, _ vmm.Config, out vmm.IO) (vmm.Machine, error) {
+	if d.refuse != nil {
+		return nil, d.refuse
+	}
+	m := &scriptedMachine{driver: d, console: out.Console, done: make(chan struct{}), pauses: make(chan string, 16)}
+	m.host, m.guest = net.Pipe()
+	if d.agent != nil {
+		m.comeUp()
+	}
+	d.boots <- m
+	return m, nil
+}
+
+// comeUp starts the agent.
+func (m *scriptedMachine) comeUp() {
+	go func() {
+		_ = guestwire.Serve(m.guest, true, func(s *guestwire.Stream) {
+			var c guestwire.Call
+			if s.Kind == guestwire.KindCall && json.Unmarshal(s.Body, &c) == nil {
+				m.call(s, c)
+				return
+			}
+			m.driver.agent(s)
+		})
+	}()
+}
+
+func (m *scriptedMachine) call(s *guestwire.Stream, c guestwire.Call) {
+	switch c.Method {
+	case guestwire.MethodSetup:
+		s.Finish([]byte(`{"kernel":"6.1-test"}`))
+	case guestwire.MethodShutdown:
+		s.Finish([]byte("null"))
+		if !m.driver.stubborn {
+			m.end(vmm.Exit{Reason: vmm.Poweroff})
+		}
+	default:
+		s.Finish(c.Params)
+	}
+}
+
+func (m *scriptedMachine) end(e vmm.Exit) {
+	m.once.Do(func() {
+		_ = m.guest.Close()
+		m.exit = e
+		close(m.done)
+	})
+}
+
+func (m *scriptedMachine) Agent() net.Conn       { return m.host }
+func (m *scriptedMachine) PID() int              { return 4242 }
+func (m *scriptedMachine) Isolation() []string   { return []string{"a test"} }
+func (m *scriptedMachine) Done() <-chan struct{} { return m.done }
+func (m *scriptedMachine) Exit() vmm.Exit        { return m.exit }
+
+func (m *scriptedMachine) Pause(context.Context) error  { m.pauses <- "pause"; return nil }
+func (m *scriptedMachine) Resume(context.Context) error { m.pauses <- "resume"; return nil }
+
+func (m *scriptedMachine) GrowDisk(_ context.Context, serial string, _ int64) error {
+	return banger.Errorf(banger.NotFound, "no disk %s", serial)
+}
+
+func (m *scriptedMachine) Signal(sig os.Signal) error {
+	if m.driver.stubborn && sig != syscall.SIGKILL {
+		return nil
+	}
+	m.end(vmm.Exit{Reason: vmm.Killed, Signal: sig.String()})
+	return nil
+}
+
+// rig is a shim inside the test process.
+type rig struct {
+	*Client
+	dir     paths.VM
+	shim    *supervisor
+	machine *scriptedMachine // of the first boot
+	driver  *scripted
+	ended   chan struct{} // closed when the shim has ended
+}
+
+func vmDir(t *testing.T, l Launch) paths.VM {
+	t.Helper()
+	dir := paths.VM(t.TempDir())
+	if err := l.write(dir); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func testLaunch() Launch { return Launch{ID: banger.NewID(), Name: "devbox", Driver: "scripted"} }
+
+func newRig(t *testing.T, d *scripted, l Launch) *rig {
+	t.Helper()
+	d.boots = make(chan *scriptedMachine, 8)
+	r := &rig{dir: vmDir(t, l), driver: d, ended: make(chan struct{})}
+	opts := Options{Build: "test", Driver: func(string) (vmm.Driver, error) { return d, nil }}
+	var err error
+	if r.shim, err = open(t.Context(), r.dir, opts, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	r.machine = <-d.boots
+	go func() {
+		defer close(r.ended)
+		r.shim.run(context.Background())
+	}()
+	if r.Client, err = Dial(t.Context(), r.dir); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = r.shim.kill(ReasonKilled, syscall.SIGKILL)
+		<-r.ended
+		_ = r.Close()
+	})
+	return r
+}
+
+// await waits until the status is as wanted.
+func (r *rig) await(t *testing.T, wanted func(Status) bool) Status {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	var last Status
+	err := r.Watch(ctx, func(s Status) {
+		if last = s; wanted(s) {
+			cancel()
+		}
+	})
+	if !wanted(last) {
+		t.Fatalf("the status stayed %+v: %v", last, err)
+	}
+	return last
+}
+
+// awaitStreams waits until so many streams to the guest are open, which is no
+// change that watchers are told of.
+func (r *rig) awaitStreams(t *testing.T, n int) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+		if s, err := r.Status(t.Context()); err != nil || s.Streams == n {
+			return
+		}
+	}
+	t.Fatalf("there never were %d streams", n)
+}
+
+func (r *rig) is(state State) func(Status) bool {
+	return func(s Status) bool { return s.State == state }
+}
+
+// recorded is the exit.json of a shim that has ended.
+func (r *rig) recorded(t *testing.T) Exit {
+	t.Helper()
+	<-r.ended
+	e, err := ReadExit(r.dir)
+	if err != nil || e == nil {
+		t.Fatalf("exit.json: %+v, %v", e, err)
+	}
+	return *e
+}
+
+// echo copies stdin to stdout and ends with status 7, or with 128+n at a
+// signal.
+func echo(s *guestwire.Stream) {
+	go func() {
+		if c, ok := s.NextControl(); ok {
+			sig, _ := c.Signal()
+			s.Finish(guestwire.Exit{Status: 128 + sig}.Append(nil))
+		}
+	}()
+	out := s.Writer(guestwire.Stdout)
+	if _, err := io.Copy(out, s.Reader(guestwire.Stdin)); err == nil {
+		_ = out.Close()
+		s.Finish(guestwire.Exit{Status: 7}.Append(nil))
+	}
+}
+
+func run(t *testing.T, c *guestwire.Conn, input string) (string, uint8, error) {
+	t.Helper()
+	s, err := c.Open(guestwire.KindExec, guestwire.Exec{Argv: []string{"cat"}, Stdin: true}.Append(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		w := s.Writer(guestwire.Stdin)
+		_, _ = io.Copy(w, strings.NewReader(input))
+		_ = w.Close()
+	}()
+	var out bytes.Buffer
+	_, _ = io.Copy(&out, s.Reader(guestwire.Stdout))
+	body, err := s.Wait(t.Context())
+	if err != nil {
+		return out.String(), 0, err
+	}
+	exit, err := guestwire.ParseExit(body)
+	return out.String(), exit.Status, err
+}

@@ -1,8 +1,10 @@
 package kernel
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
+	"debug/elf"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -175,7 +177,10 @@ func writeKernel(path, dir string) (release string, err error) {
 	if err != nil {
 		return "", bad(err)
 	}
-	if checkELF(b) == nil {
+	if bytes.HasPrefix(b, []byte(elf.ELFMAG)) {
+		if err := checkELF(b); err != nil {
+			return "", bad(err)
+		}
 		if release, err = elfRelease(b); err != nil {
 			return "", bad(err)
 		}

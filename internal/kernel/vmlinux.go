@@ -163,16 +163,15 @@ func checkELF(b []byte) error {
 	if f.Machine != elf.EM_X86_64 {
 		return fmt.Errorf("it is built for %s; banger runs x86-64 kernels", f.Machine)
 	}
+	if !hasPVHNote(f) {
+		return errors.New("it has no PVH entry point (CONFIG_PVH), by which QEMU starts a kernel")
+	}
 	return nil
 }
 
 // hasPVHNote says whether an ELF kernel has the Xen note with its 32-bit
-// entry point (type 18), which QEMU starts it by.
-func hasPVHNote(b []byte) bool {
-	f, err := elf.NewFile(bytes.NewReader(b))
-	if err != nil {
-		return false
-	}
+// entry point, type 18.
+func hasPVHNote(f *elf.File) bool {
 	for _, p := range f.Progs {
 		if p.Type != elf.PT_NOTE || p.Filesz > 1<<20 {
 			continue

@@ -1,0 +1,222 @@
+// Package main is the benchmark behind `make bench`: what a user waits for and
+// what an idle VM costs, each beside a floor measured in the same run on the
+// same files without banger's daemon, shim and CLI.
+//
+// Walls differ from machine to machine and hour to hour; ratios less so.
+package main
+
+import (
+	"fmt"
+	"os"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"banger/test/world"
+)
+
+const (
+	runs     = 10 // of slow figures; medians are printed
+	quickFor = 30 // runs of quick ones
+)
+
+func main() {
+	if err := bench(); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func bench() error {
+	w, err := world.OpenShared(".", "bench")
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	b := &benchmark{w: w}
+	for _, measure := range []func() error{b.prepare, b.coldRun, b.exec, b.stop, b.idle, b.memory, b.list} {
+		if err := measure(); err != nil {
+			return err
+		}
+	}
+	return b.tearDown()
+}
+
+// benchmark is one run over one installation.
+type benchmark struct {
+	w     *world.World
+	floor floor
+	vm    running
+}
+
+// row prints one figure: what, the bound, the figure, its floor and the ratio.
+func row(what, bound, figure, floor, ratio string) {
+	fmt.Printf("%-46s %10s %12s %12s %8s\n", what, bound, figure, floor, ratio)
+}
+
+func timeRow(what string, bound time.Duration, figures, floors []time.Duration) {
+	f, fl := median(figures), median(floors)
+	ratio := "-"
+	if fl > 0 {
+		ratio = fmt.Sprintf("%.2f", float64(f)/float64(fl))
+	}
+	row(what, ms(bound), ms(f), ms(fl), ratio)
+}
+
+func ms(d time.Duration) string {
+	if d == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.1f ms", float64(d.Microseconds())/1000)
+}
+
+func median(d []time.Duration) time.Duration {
+	if len(d) == 0 {
+		return 0
+	}
+	slices.Sort(d)
+	return d[len(d)/2]
+}
+
+// timed runs f n times.
+func timed(n int, f func() error) ([]time.Duration, error) {
+	var all []time.Duration
+	for range n {
+		began := time.Now()
+		if err := f(); err != nil {
+			return nil, err
+		}
+		all = append(all, time.Since(began))
+	}
+	return all, nil
+}
+
+// command is a figure: a banger command that has to succeed.
+func (b *benchmark) command(args ...string) func() error {
+	return func() error {
+		if r := b.w.Banger(args...); r.Status != 0 {
+			return fmt.Errorf("banger %v: status %d: %s", args, r.Status, r.Stderr)
+		}
+		return nil
+	}
+}
+
+func (b *benchmark) prepare() error {
+	if err := b.command("vm", "create", "--name", "bench")(); err != nil {
+		return err
+	}
+	if err := b.command("exec", "bench", "--", "true")(); err != nil {
+		return err
+	}
+	vm, err := look(b.w, "bench")
+	if err != nil {
+		return err
+	}
+	b.vm = vm
+	b.floor, err = openFloor(vm.Dir)
+	commit := "unknown"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				commit = s.Value
+			}
+		}
+	}
+	fmt.Printf("commit %s; medians of %d (exec, list: %d); floor: the same machine without daemon, shim and CLI\n", commit, runs, quickFor)
+	row("figure", "at most", "banger", "floor", "ratio")
+	return err
+}
+
+func (b *benchmark) tearDown() error { return b.floor.close() }
+
+func (b *benchmark) coldRun() error {
+	floors, err := timed(runs, b.floor.bootAndExec)
+	if err != nil {
+		return err
+	}
+	figures, err := timed(runs, b.command("run", "--rm", "--cold", "--", "true"))
+	if err != nil {
+		return err
+	}
+	timeRow("cold vm run --rm --cold -- true", 4*time.Second, figures, floors)
+	return nil
+}
+
+// exec measures a whole `vm exec`, beside an exec over a bare link to a guest
+// of the same kind, and beside one over the VM's own shim: what is above that
+// is CLI and daemon.
+func (b *benchmark) exec() error {
+	if err := b.floor.boot(); err != nil {
+		return err
+	}
+	floors, err := timed(quickFor, b.floor.exec)
+	if err != nil {
+		return err
+	}
+	if err := b.floor.end(); err != nil {
+		return err
+	}
+	shims, err := timed(quickFor, execThroughShim(b.vm.Dir))
+	if err != nil {
+		return err
+	}
+	figures, err := timed(quickFor, b.command("exec", "bench", "--", "true"))
+	if err != nil {
+		return err
+	}
+	timeRow("vm exec -- true", 80*time.Millisecond, figures, floors)
+	above := median(figures) - median(shims)
+	row("  of which CLI and daemon", "20.0 ms", ms(above), "-", "-")
+	return nil
+}
+
+func (b *benchmark) stop() error {
+	var figures, floors []time.Duration
+	for range runs {
+		if err := b.floor.boot(); err != nil {
+			return err
+		}
+		one, err := timed(1, b.floor.shutdown)
+		if err != nil {
+			return err
+		}
+		floors = append(floors, one...)
+	}
+	if err := b.command("vm", "create", "--name", "bench-stop")(); err != nil {
+		return err
+	}
+	for range runs {
+		if err := b.command("exec", "bench-stop", "--", "true")(); err != nil {
+			return err
+		}
+		one, err := timed(1, b.command("stop", "bench-stop"))
+		if err != nil {
+			return err
+		}
+		figures = append(figures, one...)
+		if err := b.command("start", "bench-stop")(); err != nil {
+			return err
+		}
+	}
+	timeRow("vm stop of an idle VM", 2*time.Second, figures, floors)
+	return b.command("rm", "-f", "bench-stop")()
+}
+
+func (b *benchmark) list() error {
+	versions, err := timed(quickFor, b.command("version"))
+	if err != nil {
+		return err
+	}
+	rows, err := manyRows(b.w)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	many := &benchmark{w: rows}
+	figures, err := timed(quickFor, many.command("ps", "-a"))
+	if err != nil {
+		return err
+	}
+	timeRow("ps -a with 1,000 rows (floor: version)", 60*time.Millisecond, figures, versions)
+	return nil
+}

@@ -1,0 +1,119 @@
+package image
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"banger"
+)
+
+// The real thing: Debian from this host's package sources, with mmdebstrap.
+
+func realBuild(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("builds a Debian image; run without -short")
+	}
+	if _, err := buildMode(); err != nil {
+		t.Skip(err)
+	}
+}
+
+// scratchIn makes builds use a scratch directory of the test's own.
+func scratchIn(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/var/tmp", "banger-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Setenv("TMPDIR", dir)
+	return dir
+}
+
+func wantOnly(t *testing.T, dir string, want ...string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	if got := strings.Join(names, " "); got != strings.Join(want, " ") {
+		t.Errorf("%s holds %q instead of %q", dir, got, want)
+	}
+}
+
+func TestTwoBuildsOfOneNameMakeOneSoundImage(t *testing.T) {
+	realBuild(t)
+	scratch, root := scratchIn(t), t.TempDir()
+	var mu sync.Mutex
+	written := 0
+	progress := func(stage string) {
+		mu.Lock()
+		defer mu.Unlock()
+		if stage == "writing the file system" {
+			written++
+		}
+	}
+	var wg sync.WaitGroup
+	images := make([]banger.Image, 2)
+	for i := range images {
+		wg.Go(func() {
+			var err error
+			if images[i], err = (Builder{Dir: root}).Build(context.Background(), banger.DefaultImage, progress); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if t.Failed() {
+		return
+	}
+	if written != 1 || images[0].ID != images[1].ID {
+		t.Errorf("built %d times, images %s and %s", written, images[0].ID, images[1].ID)
+	}
+	wantOnly(t, scratch)
+	wantOnly(t, root, ".lock-"+banger.DefaultImage, images[0].ID)
+	if err := Verify(context.Background(), images[0].ArtifactDir); err != nil {
+		t.Error(err)
+	}
+	_, record, err := Load(images[0].ArtifactDir)
+	if err != nil || record.Packages < 100 || record.SizeBytes < 100<<20 {
+		t.Errorf("record %+v, %v", record, err)
+	}
+}
+
+func TestCancelledBuildLeavesNothing(t *testing.T) {
+	realBuild(t)
+	scratch, root := scratchIn(t), t.TempDir()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	_, err := Builder{Dir: root}.Build(ctx, banger.DefaultImage, func(stage string) {
+		if stage == "configuring the base system" {
+			cancel()
+		}
+	})
+	if banger.CodeOf(err) != banger.Cancelled {
+		t.Errorf("error %v", err)
+	}
+	wantOnly(t, scratch)
+	wantOnly(t, root, ".lock-"+banger.DefaultImage)
+}
+
+func TestBuildWithoutMmdebstrapSaysWhatToInstall(t *testing.T) {
+	t.Setenv("PATH", filepath.Join(t.TempDir(), "empty"))
+	_, err := Builder{Dir: t.TempDir()}.Build(context.Background(), banger.DefaultImage, nil)
+	if banger.CodeOf(err) != banger.Unavailable || !strings.Contains(strings.Join(banger.HintsOf(err), " "), "apt install mmdebstrap") {
+		t.Errorf("%v, hints %q", err, banger.HintsOf(err))
+	}
+}

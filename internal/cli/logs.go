@@ -1,0 +1,121 @@
+package cli
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"banger/client"
+	"banger/internal/paths"
+	"banger/internal/shim"
+)
+
+type logsOptions struct {
+	app    *app
+	ref    string
+	follow bool
+	source string
+	tail   int
+}
+
+func newLogs(a *app) *cobra.Command {
+	o := &logsOptions{app: a}
+	cmd := &cobra.Command{
+		Use:   "logs <vm>",
+		Short: "Print the console log of a VM",
+		Example: `  banger logs devbox
+  banger logs -f --tail 20 devbox
+  banger logs --source shim devbox`,
+		Args:              exactly("VM"),
+		ValidArgsFunction: a.completeVMs(one, anyState),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.ref = args[0]
+			return a.with(cmd, o.run)
+		},
+	}
+	flags := cmd.Flags()
+	flags.BoolVarP(&o.follow, "follow", "f", false, "go on printing until the VM ends, or Ctrl-C")
+	flags.StringVar(&o.source, "source", "console", "print the log of `SOURCE`: console or shim")
+	flags.IntVar(&o.tail, "tail", -1, "print the last `N` lines only")
+	a.completeFlag(cmd, "source", "console", "shim")
+	return cmd
+}
+
+func (o *logsOptions) run(ctx context.Context, c *client.Client) error {
+	if o.tail < -1 {
+		return badUsage("bad --tail %d: it is negative", o.tail)
+	}
+	vm, err := c.VM(ctx, o.ref)
+	if err != nil {
+		return err
+	}
+	log, err := o.log(paths.VM(vm.Dir))
+	if err != nil {
+		return err
+	}
+	defer log.close()
+	if err := log.history(o.app.Out, o.tail); err != nil || !o.follow {
+		return err
+	}
+	return o.followUntilEnd(ctx, paths.VM(vm.Dir), log)
+}
+
+func (o *logsOptions) log(dir paths.VM) (*logFile, error) {
+	switch o.source {
+	case "console":
+		return openLog(dir.Console())
+	case "shim":
+		return openLog(dir.ShimLog())
+	}
+	return nil, badUsage("bad --source %q: it must be console or shim", o.source)
+}
+
+// followUntilEnd prints what is added until the VM has ended and all of it
+// was printed.
+func (o *logsOptions) followUntilEnd(ctx context.Context, dir paths.VM, log *logFile) error {
+	ended := make(chan struct{})
+	ctx, stop := context.WithCancelCause(ctx)
+	defer func() { stop(nil); <-ended }()
+	go func() {
+		defer close(ended)
+		sh, err := shim.Dial(ctx, dir)
+		if err != nil {
+			return // it does not run
+		}
+		defer sh.Close()
+		_ = sh.Watch(ctx, func(shim.Status) {})
+	}()
+	if err := o.app.flush(); err != nil {
+		return err
+	}
+	out := flushing{o.app.voice}
+	for {
+		if err := log.wait(ctx, ended); err != nil {
+			return context.Cause(ctx)
+		}
+		over := isOver(ended)
+		if err := log.copyTo(out); err != nil || over {
+			return err
+		}
+	}
+}
+
+func isOver(done <-chan struct{}) bool {
+	select {
+	case <-done:
+		return true
+	default:
+		return false
+	}
+}
+
+// flushing writes data through at once.
+type flushing struct{ v *voice }
+
+func (f flushing) Write(p []byte) (int, error) {
+	n, err := f.v.Out.Write(p)
+	if err == nil {
+		err = f.v.flush()
+	}
+	return n, err
+}

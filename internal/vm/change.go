@@ -29,7 +29,7 @@ func (m *Manager) change(ctx context.Context, id, verb string, do func(row bange
 		err = do(row)
 	}
 	if err != nil {
-		return View{}, banger.Wrap(err, "cannot %s %s", verb, row.Name)
+		return View{}, banger.Wrap(cancelled(ctx, err), "cannot %s %s", verb, row.Name)
 	}
 	return m.Get(ctx, id)
 }

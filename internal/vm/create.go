@@ -44,9 +44,18 @@ func (m *Manager) Create(ctx context.Context, c Create, p Progress) (View, error
 		m.undo(ctx, vm)
 	}
 	if err != nil {
-		return View{}, banger.Wrap(err, "cannot create %s", vm.Name)
+		return View{}, banger.Wrap(cancelled(ctx, err), "cannot create %s", vm.Name)
 	}
 	return m.Get(ctx, vm.ID)
+}
+
+// cancelled gives what follows from an ended request that code, whoever
+// noticed.
+func cancelled(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil {
+		return banger.Errorf(banger.Cancelled, "%w", err)
+	}
+	return err
 }
 
 func (m *Manager) config(p Progress) (config.Config, error) {

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
+
 	"banger"
 	"banger/internal/artifact"
 	"banger/internal/ext4"
@@ -57,7 +59,8 @@ func removeUnfinished(dir paths.VM) error {
 		return err
 	}
 	for _, name := range append(names, dir.Record(), dir.Disk(), string(dir)) {
-		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		err := os.Remove(name)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
 			return fileError(err)
 		}
 	}

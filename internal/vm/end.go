@@ -127,17 +127,18 @@ func (m *Manager) erase(ctx context.Context, id string) error {
 	return nil
 }
 
-// clear ends what runs in a VM's directories and moves them out of sight.
+// clear ends what runs in a VM's directory and moves that out of sight. A shim
+// that only just took the VM is found in the trash; one that comes later finds
+// nothing.
 func (m *Manager) clear(ctx context.Context, id string) error {
-	dir, trash := m.Dirs.VM(id), m.trashDir(id)
+	dir := m.Dirs.VM(id)
 	if ours(dir, id) {
 		if err := m.Shims.KillRecorded(ctx, dir); err != nil {
 			return err
 		}
 	}
-	return errors.Join(
-		m.Shims.KillRecorded(ctx, trash), // started while its directory was moved
-		m.discard(id, dir),
-		removeUnfinished(m.newDir(id)),
-	)
+	if err := m.discard(id, dir); err != nil {
+		return err
+	}
+	return errors.Join(m.Shims.KillRecorded(ctx, m.trashDir(id)), removeUnfinished(m.newDir(id)))
 }

@@ -66,8 +66,8 @@ func (l *live) await(ctx context.Context, wanted func(shim.Status) bool) (*shim.
 	for {
 		status, gone, changed := l.seen()
 		switch {
-		case gone:
-			return nil, nil
+		case gone && (status == nil || status.State != shim.Ended):
+			return nil, nil // what it said last is not true any more
 		case status != nil && wanted(*status):
 			return status, nil
 		}

@@ -1,0 +1,408 @@
+package vm
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"banger"
+	"banger/internal/config"
+	"banger/internal/guestwire"
+	"banger/internal/paths"
+	"banger/internal/shim"
+	"banger/internal/store"
+	"banger/internal/vmm"
+)
+
+// cache holds empty disks for all tests: making one takes longer than a test.
+var cache string
+
+func TestMain(m *testing.M) {
+	var err error
+	if cache, err = os.MkdirTemp("", "banger-vm-test-"); err != nil {
+		panic(err)
+	}
+	code := m.Run()
+	os.RemoveAll(cache)
+	os.Exit(code)
+}
+
+// world is a Manager on a real ledger and real directories, with shims,
+// images and kernels that are not.
+type world struct {
+	*Manager
+	t      testing.TB
+	rows   *store.Store
+	db     *failingStore
+	shims  *fakeShims
+	config config.Config
+
+	imageErr, kernelErr, initErr, chooseErr error
+}
+
+func newWorld(t testing.TB) *world {
+	t.Helper()
+	dir := t.TempDir()
+	w := &world{t: t, shims: &fakeShims{vms: map[string]*fakeShim{}}}
+	var err error
+	if w.rows, err = store.Open(t.Context(), filepath.Join(dir, "state.db")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.rows.Close() })
+	if err := w.rows.UpsertImage(t.Context(), banger.Image{ID: testImage.ID, Name: testImage.Name, RootfsPath: "/r"}); err != nil {
+		t.Fatal(err)
+	}
+	w.db = &failingStore{Store: w.rows}
+	w.config, _, err = config.Load(filepath.Join(dir, "none.toml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.config.VMDefaults = config.VMDefaults{VCPU: 1, MemoryMiB: 256, DiskBytes: banger.GiB}
+	w.restart(paths.Dirs{State: dir, Cache: cache})
+	t.Cleanup(func() { w.Manager.close() })
+	return w
+}
+
+// restart makes a new Manager, as a daemon that was killed and started again.
+func (w *world) restart(dirs paths.Dirs) {
+	if w.Manager != nil {
+		w.Manager.close()
+	}
+	w.Manager = New(Deps{
+		Store: w.db, Images: fakeImages{w}, Kernels: fakeKernels{w}, Shims: w.shims,
+		Dirs: dirs, Log: slog.New(slog.DiscardHandler),
+		Config: func() (config.Config, []config.Warning, error) { return w.config, nil, nil },
+		Choose: func(context.Context, config.Config) (Machine, error) {
+			return Machine{Driver: "fake", Binary: "/bin/vmm", Accel: vmm.TCG}, w.chooseErr
+		},
+		Initramfs: func(context.Context, banger.Kernel) (string, error) { return "/initrd", w.initErr },
+	})
+}
+
+func (w *world) reconcile() {
+	w.t.Helper()
+	w.restart(w.Dirs)
+	if err := w.Reconcile(w.t.Context()); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// String is everything there is, as sorted lines.
+func (w *world) String() string {
+	w.t.Helper()
+	var lines []string
+	rows, err := w.rows.VMs(context.Background())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ids := map[string]string{}
+	for _, r := range rows {
+		ids[r.ID] = r.Name
+		lines = append(lines, "row "+r.Name+" "+string(r.State))
+	}
+	name := func(file string) string {
+		for id, name := range ids {
+			file = strings.ReplaceAll(file, id, name)
+		}
+		return file
+	}
+	for _, dir := range []string{w.Dirs.VMs(), w.Dirs.Trash()} {
+		names, err := namesIn(dir)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		for _, n := range names {
+			lines = append(lines, "dir "+filepath.Base(dir)+"/"+name(n))
+		}
+	}
+	for _, id := range w.shims.running() {
+		lines = append(lines, "process "+name(id))
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
+}
+
+func (w *world) want(lines ...string) {
+	w.t.Helper()
+	if got, want := w.String(), strings.Join(lines, "\n"); got != want {
+		w.t.Errorf("the world is\n%s\nbut should be\n%s", got, want)
+	}
+}
+
+func (w *world) create(c Create) View {
+	w.t.Helper()
+	v, err := w.Create(w.t.Context(), c, quiet{})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return v
+}
+
+func (w *world) get(id string) View {
+	w.t.Helper()
+	v, err := w.Get(w.t.Context(), id)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return v
+}
+
+// eventually waits for what a watcher does.
+func (w *world) eventually(what string, ok func() bool) {
+	w.t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			w.t.Fatalf("never: %s; the world is\n%s", what, w)
+		}
+	}
+}
+
+type quiet struct{}
+
+func (quiet) Stage(string) {}
+func (quiet) Warn(string)  {}
+
+// onStage calls f when a stage begins.
+type onStage func(string)
+
+func (f onStage) Stage(name string) { f(name) }
+func (onStage) Warn(string)         {}
+
+// failingStore is the real ledger until it is told to fail.
+type failingStore struct {
+	*store.Store
+	setState error
+}
+
+func (s *failingStore) SetState(ctx context.Context, id string, state banger.State, r banger.Runtime) error {
+	if s.setState != nil {
+		return s.setState
+	}
+	return s.Store.SetState(ctx, id, state, r)
+}
+
+var testImage = Image{
+	Image:  banger.Image{ID: strings.Repeat("1f", 16), Name: "deb", RootfsPath: "/rootfs"},
+	Digest: strings.Repeat("ab", 32), Env: []string{"A=1"},
+}
+
+type fakeImages struct{ *world }
+
+func (f fakeImages) Ensure(_ context.Context, ref string, stage func(string)) (Image, error) {
+	stage("image " + ref)
+	return testImage, f.imageErr
+}
+func (f fakeImages) Image(context.Context, string) (Image, error) { return testImage, f.imageErr }
+
+type fakeKernels struct{ *world }
+
+func (f fakeKernels) Get(ref string) (banger.Kernel, error) {
+	return banger.Kernel{Name: ref, Digest: "k1", VmlinuxPath: "/vmlinux", VmlinuzPath: "/vmlinuz", ModulesPath: "/modules"}, f.kernelErr
+}
+func (f fakeKernels) Pull(context.Context, string, bool, func(string)) (banger.Kernel, error) {
+	return banger.Kernel{}, f.kernelErr
+}
+
+// fakeShims keeps shims by VM id; a shim is a process as long as it is there.
+type fakeShims struct {
+	mu       sync.Mutex
+	vms      map[string]*fakeShim
+	startErr error
+	guest    func(*fakeShim) // what a guest does that was just started; nil: it comes up
+	mute     bool            // shims do not answer
+}
+
+func (f *fakeShims) running() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var ids []string
+	for id, s := range f.vms {
+		if s.alive() {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// idOf is the id of the VM whose record lies in dir.
+func idOf(dir paths.VM) string {
+	h, _ := readHeld(dir)
+	return h.ID
+}
+
+func (f *fakeShims) of(dir paths.VM) *fakeShim {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.vms[idOf(dir)]
+}
+
+func (f *fakeShims) Start(ctx context.Context, dir paths.VM, launch shim.Launch) (Shim, error) {
+	if f.startErr != nil {
+		return nil, f.startErr
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	text, _ := json.Marshal(launch)
+	if err := errors.Join(os.WriteFile(dir.Launch(), text, 0o600), os.WriteFile(dir.ShimSocket(), nil, 0o600)); err != nil {
+		return nil, err
+	}
+	_ = os.Remove(dir.Exit())
+	s := &fakeShim{dir: dir, launch: launch, changed: make(chan struct{}), lost: make(chan struct{})}
+	s.status = shim.Status{State: shim.Booting, Ephemeral: launch.Ephemeral, Shim: shim.Identity{PID: 41, BootID: hostBoot()}, VMMPID: os.Getpid()}
+	f.mu.Lock()
+	f.vms[launch.ID] = s
+	f.mu.Unlock()
+	if f.guest != nil {
+		f.guest(s)
+	} else {
+		s.becomes(shim.Running)
+	}
+	return s, nil
+}
+
+func (f *fakeShims) Dial(_ context.Context, dir paths.VM) (Shim, error) {
+	s := f.of(dir)
+	if s == nil || !s.alive() || f.mute {
+		return nil, banger.Errorf(banger.NotRunning, "nobody answers")
+	}
+	return s, nil
+}
+
+func (f *fakeShims) Alive(dir paths.VM) (shim.Identity, bool, error) {
+	s := f.of(dir)
+	if s == nil {
+		return shim.Identity{}, false, nil
+	}
+	return s.status.Shim, s.alive(), nil
+}
+
+func (f *fakeShims) KillRecorded(_ context.Context, dir paths.VM) error {
+	if s := f.of(dir); s != nil {
+		s.crash()
+	}
+	return nil
+}
+
+type fakeShim struct {
+	dir    paths.VM
+	launch shim.Launch
+
+	mu      sync.Mutex
+	status  shim.Status
+	changed chan struct{}
+	lost    chan struct{} // closed when it is killed
+	dead    bool
+}
+
+func (s *fakeShim) alive() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.dead
+}
+
+func (s *fakeShim) update(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f()
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+func (s *fakeShim) becomes(state shim.State) { s.update(func() { s.status.State = state }) }
+
+// ends is the end of a VM as a shim goes through it.
+func (s *fakeShim) ends(reason shim.Reason) shim.Exit {
+	e := shim.Exit{Reason: reason, At: time.Now(), Message: "because " + string(reason), Console: []string{"last words"}}
+	text, _ := json.Marshal(e)
+	_ = os.WriteFile(s.dir.Exit(), text, 0o600)
+	_ = os.Remove(s.dir.ShimSocket())
+	s.update(func() { s.dead, s.status.State, s.status.Exit = true, shim.Ended, &e })
+	return e
+}
+
+// crash is kill -9.
+func (s *fakeShim) crash() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.dead {
+		s.dead = true
+		close(s.lost)
+	}
+}
+
+func (s *fakeShim) gone() error {
+	if s.alive() {
+		return nil
+	}
+	return banger.Errorf(banger.Unavailable, "the shim is gone")
+}
+
+func (s *fakeShim) Status(context.Context) (shim.Status, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.status, nil
+}
+
+func (s *fakeShim) Watch(ctx context.Context, f func(shim.Status)) error {
+	for {
+		s.mu.Lock()
+		status, changed := s.status, s.changed
+		s.mu.Unlock()
+		f(status)
+		if status.State == shim.Ended {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-s.lost:
+			return errors.New("connection lost")
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (s *fakeShim) Stop(context.Context, time.Duration) (shim.Exit, error) {
+	if err := s.gone(); err != nil {
+		return shim.Exit{}, err
+	}
+	return s.ends(shim.ReasonStopped), nil
+}
+
+func (s *fakeShim) Kill(context.Context, syscall.Signal) (shim.Exit, error) {
+	if err := s.gone(); err != nil {
+		return shim.Exit{}, err
+	}
+	return s.ends(shim.ReasonKilled), nil
+}
+
+func (s *fakeShim) Pause(context.Context) error  { s.becomes(shim.Paused); return s.gone() }
+func (s *fakeShim) Resume(context.Context) error { s.becomes(shim.Running); return s.gone() }
+
+func (s *fakeShim) Keep(context.Context) error {
+	s.update(func() { s.status.Ephemeral = false })
+	return s.gone()
+}
+
+func (s *fakeShim) GuestHealth(context.Context) (guestwire.Health, error) {
+	return guestwire.Health{UptimeSeconds: 7, Problems: []string{"odd"}}, nil
+}
+
+func (s *fakeShim) GuestStats(context.Context) (guestwire.GuestStats, error) {
+	return guestwire.GuestStats{Processes: 9, MemTotal: 1 << 28}, nil
+}
+
+func (s *fakeShim) Close() error { return nil }
+
+func (s *fakeShim) String() string { return fmt.Sprintf("shim of %s", s.launch.Name) }

@@ -203,13 +203,13 @@ func same(a, b *os.File) bool {
 // Close may be called while another goroutine reads, which then gets
 // os.ErrClosed.
 func (r *consoleReader) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = true
 	if r.process != nil {
 		_ = r.process.Close() // ends the watcher, which ends a waiting Read
 		r.watcher.Wait()
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.closed = true
 	for _, f := range r.files {
 		_ = f.Close()
 	}

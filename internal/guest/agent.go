@@ -17,7 +17,9 @@ type agent struct {
 	machine machine
 	version string
 	procs   *reaper
-	forking sync.Mutex // held while limits are those of a child
+
+	forking  sync.Mutex     // held while limits are those of a child
+	commands sync.WaitGroup // streams of commands that are not answered yet
 
 	mu      sync.Mutex
 	env     []string // the image's

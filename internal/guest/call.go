@@ -55,7 +55,7 @@ func finish(s *guestwire.Stream, result any, err error) {
 	case err == nil:
 		s.Finish(body)
 	case errors.As(err, &f):
-		s.Fail(f.code, f.Error())
+		s.Fail(f.code, err.Error())
 	default:
 		s.Fail("internal", err.Error())
 	}

@@ -24,6 +24,8 @@ const (
 
 // exec runs a command for a stream.
 func (a *agent) exec(s *guestwire.Stream) {
+	a.commands.Add(1)
+	defer a.commands.Done()
 	request, err := guestwire.ParseExec(s.Body)
 	if err != nil {
 		s.Fail("bad_request", err.Error())
@@ -36,7 +38,7 @@ func (a *agent) exec(s *guestwire.Stream) {
 	case errors.As(err, &cannot):
 		s.Finish(guestwire.Exit{Status: cannot.status, Message: cannot.message}.Append(nil))
 	case errors.As(err, &f):
-		s.Fail(f.code, f.Error())
+		s.Fail(f.code, err.Error())
 	case err != nil:
 		s.Fail("internal", "cannot run "+request.Argv[0]+": "+err.Error())
 	case request.Detach:

@@ -1,6 +1,276 @@
 package guest
 
-import "banger/internal/guestwire"
+import (
+	"archive/tar"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
 
-func (a *agent) put(s *guestwire.Stream) { s.Fail("unknown_method", "not yet") }
-func (a *agent) get(s *guestwire.Stream) { s.Fail("unknown_method", "not yet") }
+	"banger/internal/guestwire"
+
+	"golang.org/x/sys/unix"
+)
+
+// put unpacks a tar stream.
+func (a *agent) put(s *guestwire.Stream) {
+	var c guestwire.Copy
+	if err := json.Unmarshal(s.Body, &c); err != nil {
+		s.Fail("bad_request", "bad request to copy: "+err.Error())
+		return
+	}
+	err := a.unpack(c, s.Reader(guestwire.Stdin))
+	if err == nil {
+		s.Finish(nil)
+		return
+	}
+	finish(s, nil, err)
+}
+
+func (a *agent) unpack(c guestwire.Copy, from io.Reader) error {
+	u, err := a.machine.lookup(c.User, 0)
+	if err != nil {
+		return err
+	}
+	root, err := openDir(c.Path)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	x := &unpacker{root: root, dir: c.Path, keep: c.KeepOwner, uid: int(u.uid), gid: int(u.gid)}
+	if err := x.all(tar.NewReader(from)); err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, from) // what pads the stream
+	return err
+}
+
+func openDir(dir string) (*os.Root, error) {
+	if !filepath.IsAbs(dir) {
+		return nil, failf("bad_request", "cannot copy to %q: it is not an absolute path", dir)
+	}
+	root, err := os.OpenRoot(dir)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil, failf("not_found", "cannot copy to %s: there is no such directory", dir)
+	case err != nil:
+		return nil, fmt.Errorf("cannot copy to %s: %w", dir, reason(err))
+	}
+	return root, nil
+}
+
+// unpacker writes the entries of a tar stream below a directory. Nothing in
+// the stream leads it elsewhere: the Root refuses links that go out.
+type unpacker struct {
+	root     *os.Root
+	dir      string // for people
+	keep     bool   // owners as in the stream
+	uid, gid int    // else these
+	dirs     []*tar.Header
+}
+
+func (x *unpacker) all(in *tar.Reader) error {
+	for {
+		h, err := in.Next()
+		if errors.Is(err, io.EOF) {
+			return x.finishDirs()
+		}
+		if err != nil {
+			return failf("bad_request", "cannot copy to %s: %w", x.dir, err)
+		}
+		if err := x.entry(h, in); err != nil {
+			return fmt.Errorf("cannot copy %q to %s: %w", h.Name, x.dir, err)
+		}
+	}
+}
+
+func (x *unpacker) entry(h *tar.Header, content io.Reader) error {
+	name, err := localName(h.Name)
+	if err != nil {
+		return err
+	}
+	h.Name = name
+	if err := x.makeWay(h); err != nil {
+		return err
+	}
+	switch h.Typeflag {
+	case tar.TypeDir:
+		return x.makeDir(h)
+	case tar.TypeReg:
+		return x.file(h, content)
+	case tar.TypeSymlink:
+		if err := x.root.Symlink(h.Linkname, name); err != nil {
+			return reason(err)
+		}
+		return x.own(h, x.root.Lchown)
+	case tar.TypeLink:
+		target, err := localName(h.Linkname)
+		if err != nil {
+			return err
+		}
+		return x.root.Link(target, name)
+	}
+	return failf("bad_request", "an entry of type %q cannot be copied", string(h.Typeflag))
+}
+
+// localName refuses names that lead out of the directory.
+func localName(name string) (string, error) {
+	clean := path.Clean(strings.TrimPrefix(name, "/"))
+	if !filepath.IsLocal(clean) {
+		return "", failf("bad_request", "it leads out of the directory")
+	}
+	return clean, nil
+}
+
+// makeWay makes what leads to the entry and removes what is in its place. A
+// directory never takes the place of a file, nor the other way round.
+func (x *unpacker) makeWay(h *tar.Header) error {
+	if h.Name == "." {
+		if h.Typeflag != tar.TypeDir {
+			return failf("bad_request", "it is the directory itself")
+		}
+		return nil
+	}
+	if parent := path.Dir(h.Name); parent != "." {
+		if err := x.root.MkdirAll(parent, 0o755); err != nil {
+			return err
+		}
+	}
+	old, err := x.root.Lstat(h.Name)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case old.IsDir() && h.Typeflag == tar.TypeDir:
+		return nil
+	case old.IsDir():
+		return failf("conflict", "a directory is there")
+	case h.Typeflag == tar.TypeDir:
+		// A link to a directory in the target serves as one.
+		if at, err := x.root.Stat(h.Name); err == nil && at.IsDir() {
+			return nil
+		}
+		return failf("conflict", "a file is there")
+	}
+	return x.root.Remove(h.Name)
+}
+
+func (x *unpacker) makeDir(h *tar.Header) error {
+	if err := x.root.Mkdir(h.Name, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	x.dirs = append(x.dirs, h)
+	return nil
+}
+
+// finishDirs gives directories their modes and times, which writing into them
+// would hinder or spoil: the innermost first.
+func (x *unpacker) finishDirs() error {
+	for i := len(x.dirs) - 1; i >= 0; i-- {
+		h := x.dirs[i]
+		err := errors.Join(
+			x.own(h, x.root.Chown),
+			x.root.Chmod(h.Name, h.FileInfo().Mode()&^os.ModeDir),
+			x.root.Chtimes(h.Name, time.Time{}, h.ModTime))
+		if err != nil {
+			return fmt.Errorf("cannot copy %q to %s: %w", h.Name, x.dir, err)
+		}
+	}
+	return nil
+}
+
+func (x *unpacker) own(h *tar.Header, chown func(string, int, int) error) error {
+	uid, gid := x.uid, x.gid
+	if x.keep {
+		uid, gid = h.Uid, h.Gid
+	}
+	if uid == os.Geteuid() && gid == os.Getegid() {
+		return nil // as it was made
+	}
+	return chown(h.Name, uid, gid)
+}
+
+func (x *unpacker) file(h *tar.Header, content io.Reader) error {
+	f, err := x.root.OpenFile(h.Name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := writeSparse(f, content, h.Size); err != nil {
+		return reason(err)
+	}
+	// An owner's change takes set-id bits and capabilities away, so they
+	// come after it.
+	err = errors.Join(
+		x.own(h, func(_ string, uid, gid int) error { return f.Chown(uid, gid) }),
+		f.Chmod(h.FileInfo().Mode()),
+		x.setXattrs(f, h),
+		f.Close())
+	if err != nil {
+		return err
+	}
+	return x.root.Chtimes(h.Name, time.Time{}, h.ModTime)
+}
+
+// writeSparse writes content and leaves blocks of zeros out.
+func writeSparse(f *os.File, content io.Reader, size int64) error {
+	const block = 4096
+	buf := make([]byte, 16*block)
+	var zeros [block]byte
+	for at := int64(0); at < size; {
+		n, err := io.ReadFull(content, buf[:min(int64(len(buf)), size-at)])
+		if err != nil {
+			return err
+		}
+		for part := buf[:n]; len(part) > 0; {
+			run := dataRun(part, zeros[:])
+			if run > 0 {
+				if _, err := f.WriteAt(part[:run], at); err != nil {
+					return err
+				}
+			} else {
+				run = min(block, len(part))
+			}
+			at, part = at+int64(run), part[run:]
+		}
+	}
+	return f.Truncate(size)
+}
+
+// dataRun is the length of what comes before the first block of zeros.
+func dataRun(b, zeros []byte) int {
+	for i := 0; i < len(b); i += len(zeros) {
+		if part := b[i:min(i+len(zeros), len(b))]; string(part) == string(zeros[:len(part)]) {
+			return i
+		}
+	}
+	return len(b)
+}
+
+const xattrRecord = "SCHILY.xattr."
+
+// setXattrs sets the users' own attributes, and those that give rights where
+// owners are kept as well.
+func (x *unpacker) setXattrs(f *os.File, h *tar.Header) error {
+	for record, value := range h.PAXRecords {
+		name, ok := strings.CutPrefix(record, xattrRecord)
+		if !ok || !wantedXattr(name) || !x.keep && name == capability {
+			continue
+		}
+		err := unix.Fsetxattr(int(f.Fd()), name, []byte(value), 0)
+		if err != nil && err != unix.ENOTSUP {
+			return fmt.Errorf("its attribute %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+const capability = "security.capability"
+
+func wantedXattr(name string) bool { return name == capability || strings.HasPrefix(name, "user.") }

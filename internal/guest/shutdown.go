@@ -30,6 +30,7 @@ func (a *agent) shutdown(timeout time.Duration) error {
 	if !a.end(syscall.SIGTERM, timeout/2) {
 		a.end(syscall.SIGKILL, timeout/2)
 	}
+	a.lastWords(timeout / 2)
 	if err := a.machine.down(); err != nil {
 		return fmt.Errorf("cannot make the file systems read-only: %w", err)
 	}
@@ -55,6 +56,20 @@ func (a *agent) end(sig syscall.Signal, timeout time.Duration) bool {
 				a.machine.signalAll(int(sig))
 			}
 		}
+	}
+}
+
+// lastWords lets the streams of commands tell how they ended, if their reader
+// does not stand still.
+func (a *agent) lastWords(timeout time.Duration) {
+	said := make(chan struct{})
+	go func() {
+		a.commands.Wait()
+		close(said)
+	}()
+	select {
+	case <-said:
+	case <-time.After(timeout):
 	}
 }
 

@@ -76,7 +76,7 @@ func (m *Manager) Kill(ctx context.Context, id, signal string) (View, error) {
 		return View{}, banger.Errorf(banger.BadRequest, "bad signal %q: it must be KILL, TERM or INT", signal)
 	}
 	return m.change(ctx, id, "kill", func(row banger.VM) error {
-		if l, err := m.attach(row); err != nil || l == nil {
+		if l, err := m.attach(ctx, row); err != nil || l == nil {
 			return notRunning(err, row)
 		}
 		err := m.end(ctx, row, func(s Shim) (shim.Exit, error) { return s.Kill(ctx, sig) })
@@ -97,7 +97,7 @@ func (m *Manager) killShim(ctx context.Context, row banger.VM) error {
 
 // end asks the shim to end the VM, where it runs, and records how it did.
 func (m *Manager) end(ctx context.Context, row banger.VM, ask func(Shim) (shim.Exit, error)) error {
-	l, err := m.attach(row)
+	l, err := m.attach(ctx, row)
 	if err != nil || l == nil {
 		return err
 	}
@@ -117,7 +117,7 @@ func (m *Manager) end(ctx context.Context, row banger.VM, ask func(Shim) (shim.E
 
 // wentAway says whether the shim ended just now.
 func (m *Manager) wentAway(ctx context.Context, l *live) bool {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	ctx, cancel := context.WithTimeout(ctx, m.shimTimeout)
 	defer cancel()
 	_, err := l.await(ctx, func(s shim.Status) bool { return s.State == shim.Ended })
 	return err == nil
@@ -126,7 +126,7 @@ func (m *Manager) wentAway(ctx context.Context, l *live) bool {
 // answering is the connection to l's shim. One that was only just adopted may
 // not be there yet.
 func (m *Manager) answering(ctx context.Context, l *live) (Shim, error) {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	ctx, cancel := context.WithTimeout(ctx, m.shimTimeout)
 	defer cancel()
 	_, _ = l.await(ctx, func(shim.Status) bool { return true })
 	return l.shim()
@@ -144,7 +144,7 @@ func (m *Manager) Resume(ctx context.Context, id string) (View, error) {
 
 func (m *Manager) halt(ctx context.Context, id, verb string, ask func(Shim, context.Context) error) (View, error) {
 	return m.change(ctx, id, verb, func(row banger.VM) error {
-		l, err := m.attach(row)
+		l, err := m.attach(ctx, row)
 		if err != nil || l == nil {
 			return notRunning(err, row)
 		}

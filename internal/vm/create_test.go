@@ -97,7 +97,7 @@ func TestFailedCreateLeavesNothing(t *testing.T) {
 		"initramfs":      func(w *world) { w.initErr = boom },
 		"vmm":            func(w *world) { w.chooseErr = boom },
 		"shim":           func(w *world) { w.shims.startErr = boom },
-		"acknowledgment": func(w *world) { w.db.setState = boom },
+		"acknowledgment": func(w *world) { w.db.fail(boom) },
 		"directory": func(w *world) {
 			if err := os.WriteFile(w.Dirs.VMs(), nil, 0o600); err != nil {
 				w.t.Fatal(err)

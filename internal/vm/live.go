@@ -112,9 +112,6 @@ func (m *Manager) goes(f func()) {
 // answer is called again.
 const retryPause = 200 * time.Millisecond
 
-// dialTimeout bounds one call of a shim.
-const dialTimeout = 2 * time.Second
-
 // watch follows the shim behind l until it ends, and then records how.
 func (m *Manager) watch(l *live) {
 	m.goes(func() {
@@ -159,7 +156,7 @@ func (m *Manager) connection(l *live) Shim {
 }
 
 func (m *Manager) dial(ctx context.Context, id string) (Shim, error) {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	ctx, cancel := context.WithTimeout(ctx, m.shimTimeout)
 	defer cancel()
 	return m.Shims.Dial(ctx, m.Dirs.VM(id))
 }

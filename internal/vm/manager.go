@@ -28,7 +28,8 @@ type Manager struct {
 	cancel context.CancelFunc
 
 	ownerGrace   time.Duration // how long an ephemeral VM may be without an owner
-	readyTimeout time.Duration
+	readyTimeout time.Duration // for a guest to come up
+	shimTimeout  time.Duration // for a shim to answer
 }
 
 var _ Service = (*Manager)(nil)
@@ -37,7 +38,7 @@ var _ Service = (*Manager)(nil)
 func New(d Deps) *Manager {
 	m := &Manager{
 		Deps: d, live: map[string]*live{},
-		ownerGrace: 15 * time.Second, readyTimeout: shim.DefaultReadyTimeout,
+		ownerGrace: 15 * time.Second, readyTimeout: shim.DefaultReadyTimeout, shimTimeout: 2 * time.Second,
 	}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	return m

@@ -70,7 +70,7 @@ func (m *Manager) lastTouch(ctx context.Context, id string) (time.Time, bool) {
 	if err != nil {
 		return time.Time{}, false
 	}
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	ctx, cancel := context.WithTimeout(ctx, m.shimTimeout)
 	defer cancel()
 	status, err := s.Status(ctx)
 	return status.LastTouched, err == nil

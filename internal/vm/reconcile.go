@@ -38,13 +38,13 @@ func (m *Manager) Reconcile(ctx context.Context) error {
 			adopted = append(adopted, l)
 		}
 	}
-	awaitFirstWords(ctx, adopted)
+	m.awaitFirstWords(ctx, adopted)
 	return ctx.Err()
 }
 
 // awaitFirstWords lets the shims say how their VMs are before anybody asks.
-func awaitFirstWords(ctx context.Context, adopted []*live) {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+func (m *Manager) awaitFirstWords(ctx context.Context, adopted []*live) {
+	ctx, cancel := context.WithTimeout(ctx, m.shimTimeout)
 	defer cancel()
 	for _, l := range adopted {
 		_, _ = l.await(ctx, func(shim.Status) bool { return true })

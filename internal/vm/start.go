@@ -21,9 +21,9 @@ func (m *Manager) Start(ctx context.Context, id string, cold, wait bool, p Progr
 }
 
 func (m *Manager) start(ctx context.Context, row banger.VM, wait bool, p Progress) error {
-	l, err := m.attach(row)
+	l, err := m.attach(ctx, row)
 	if err == nil && l == nil {
-		l, err = m.boot(ctx, row, p)
+		l, err = m.boot(ctx, row.ID, p)
 	}
 	if err != nil || !wait {
 		return err
@@ -36,9 +36,14 @@ func (m *Manager) start(ctx context.Context, row banger.VM, wait bool, p Progres
 }
 
 // attach gives what is known of the VM's shim, nil where it has none. A shim
-// that came up after its daemon had died is found here.
-func (m *Manager) attach(row banger.VM) (*live, error) {
-	if l := m.liveOf(row.ID); l != nil {
+// that came up after its daemon had died is found here, and an end that could
+// not be recorded is.
+func (m *Manager) attach(ctx context.Context, row banger.VM) (*live, error) {
+	switch l := m.liveOf(row.ID); {
+	case l == nil:
+	case l.ended():
+		return nil, m.recordEnd(ctx, row.ID, nil)
+	default:
 		return l, nil
 	}
 	dir := m.Dirs.VM(row.ID)
@@ -65,7 +70,11 @@ func (m *Manager) adopt(id string) *live {
 
 // boot starts a VM that does not run. The row says so first: a daemon that
 // dies in between finds out at its next start what became of it.
-func (m *Manager) boot(ctx context.Context, row banger.VM, p Progress) (*live, error) {
+func (m *Manager) boot(ctx context.Context, id string, p Progress) (*live, error) {
+	row, err := m.Store.VM(ctx, id)
+	if err != nil {
+		return nil, err
+	}
 	cfg, err := m.config(p)
 	if err != nil {
 		return nil, err

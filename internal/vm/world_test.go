@@ -4,13 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -181,12 +181,14 @@ func (onStage) Warn(string)         {}
 // failingStore is the real ledger until it is told to fail.
 type failingStore struct {
 	*store.Store
-	setState error
+	setState atomic.Pointer[error]
 }
 
+func (s *failingStore) fail(err error) { s.setState.Store(&err) }
+
 func (s *failingStore) SetState(ctx context.Context, id string, state banger.State, r banger.Runtime) error {
-	if s.setState != nil {
-		return s.setState
+	if err := s.setState.Load(); err != nil && *err != nil {
+		return *err
 	}
 	return s.Store.SetState(ctx, id, state, r)
 }
@@ -220,6 +222,7 @@ type fakeShims struct {
 	startErr error
 	guest    func(*fakeShim) // what a guest does that was just started; nil: it comes up
 	mute     bool            // shims do not answer
+	onKill   func()
 }
 
 func (f *fakeShims) running() []string {
@@ -288,6 +291,9 @@ func (f *fakeShims) Alive(dir paths.VM) (shim.Identity, bool, error) {
 }
 
 func (f *fakeShims) KillRecorded(_ context.Context, dir paths.VM) error {
+	if f.onKill != nil {
+		f.onKill()
+	}
 	if s := f.of(dir); s != nil {
 		s.crash()
 	}
@@ -404,5 +410,3 @@ func (s *fakeShim) GuestStats(context.Context) (guestwire.GuestStats, error) {
 }
 
 func (s *fakeShim) Close() error { return nil }
-
-func (s *fakeShim) String() string { return fmt.Sprintf("shim of %s", s.launch.Name) }

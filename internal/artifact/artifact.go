@@ -27,6 +27,16 @@ const lockPoll = 50 * time.Millisecond
 // Lock takes the lock file at path, which it creates and which stays. It
 // waits while another process, or another call in this one, holds it.
 func Lock(ctx context.Context, path string) (unlock func(), err error) {
+	f, err := LockFile(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	return func() { Unlock(f) }, nil
+}
+
+// LockFile is Lock for those who hand the lock on: a child process that
+// inherits the file holds the lock too, should this process die.
+func LockFile(ctx context.Context, path string) (*os.File, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
 	}
@@ -34,22 +44,34 @@ func Lock(ctx context.Context, path string) (unlock func(), err error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := waitForLock(ctx, f); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func waitForLock(ctx context.Context, f *os.File) error {
 	for {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
-			return func() { f.Close() }, nil
+			return nil
 		}
 		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			f.Close()
-			return nil, &fs.PathError{Op: "lock", Path: path, Err: err}
+			return &fs.PathError{Op: "lock", Path: f.Name(), Err: err}
 		}
 		select {
 		case <-ctx.Done():
-			f.Close()
-			return nil, ctx.Err()
+			return ctx.Err()
 		case <-time.After(lockPoll):
 		}
 	}
+}
+
+// Unlock releases the lock for every process that holds f, and closes f.
+func Unlock(f *os.File) {
+	_ = unix.Flock(int(f.Fd()), unix.LOCK_UN) // fails only for a closed file
+	f.Close()
 }
 
 // Publish makes the directory built appear as final: everything in it is

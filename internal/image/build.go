@@ -33,15 +33,15 @@ func (b Builder) Build(ctx context.Context, name string, progress func(stage str
 		return banger.Image{}, banger.Errorf(banger.NotFound, "cannot build the image %s: the catalogue has none of that name", name).
 			Hint("banger image pull %s", banger.DefaultImage)
 	}
-	unlock, err := artifact.Lock(ctx, filepath.Join(b.Dir, ".lock-"+name))
+	lock, err := artifact.LockFile(ctx, filepath.Join(b.Dir, ".lock-"+name))
 	if err != nil {
 		return banger.Image{}, cancelled(ctx, err)
 	}
-	defer unlock()
+	defer artifact.Unlock(lock)
 	if img, found := b.find(name); found {
 		return img, nil
 	}
-	img, err := b.build(ctx, name, progress)
+	img, err := b.build(ctx, name, lock, progress)
 	return img, banger.Wrap(cancelled(ctx, err), "cannot build the image %s", name)
 }
 
@@ -71,7 +71,7 @@ func (b Builder) find(name string) (banger.Image, bool) {
 
 // build makes the image in a directory named for it; the lock is held, so
 // whatever lies there is left from a crash.
-func (b Builder) build(ctx context.Context, name string, progress func(string)) (banger.Image, error) {
+func (b Builder) build(ctx context.Context, name string, lock *os.File, progress func(string)) (banger.Image, error) {
 	dir, err := filepath.Abs(filepath.Join(b.Dir, ".build-"+name)) // mmdebstrap runs elsewhere
 	if err != nil {
 		return banger.Image{}, err
@@ -83,7 +83,7 @@ func (b Builder) build(ctx context.Context, name string, progress func(string)) 
 		return banger.Image{}, err
 	}
 	defer clearBuild(dir)
-	packages, err := buildDebian(ctx, debianBookworm, dir, progress)
+	packages, err := buildDebian(ctx, debianBookworm, dir, lock, progress)
 	if err != nil {
 		return banger.Image{}, err
 	}

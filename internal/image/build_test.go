@@ -3,12 +3,15 @@ package image
 import (
 	"context"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 
 	"banger"
+
+	"golang.org/x/sys/unix"
 )
 
 // The real thing: Debian from this host's package sources, with mmdebstrap.
@@ -55,7 +58,8 @@ func wantOnly(t *testing.T, dir string, want ...string) {
 
 func TestTwoBuildsOfOneNameMakeOneSoundImage(t *testing.T) {
 	realBuild(t)
-	scratch, root := scratchIn(t), t.TempDir()
+	root := t.TempDir() // before TMPDIR changes
+	scratch := scratchIn(t)
 	var mu sync.Mutex
 	written := 0
 	progress := func(stage string) {
@@ -95,7 +99,8 @@ func TestTwoBuildsOfOneNameMakeOneSoundImage(t *testing.T) {
 
 func TestCancelledBuildLeavesNothing(t *testing.T) {
 	realBuild(t)
-	scratch, root := scratchIn(t), t.TempDir()
+	root := t.TempDir() // before TMPDIR changes
+	scratch := scratchIn(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	_, err := Builder{Dir: root}.Build(ctx, banger.DefaultImage, func(stage string) {
@@ -107,6 +112,45 @@ func TestCancelledBuildLeavesNothing(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 	wantOnly(t, scratch)
+	wantOnly(t, root, ".lock-"+banger.DefaultImage)
+}
+
+const crashDir = "BANGER_TEST_CRASH_DIR"
+
+// TestCrashingBuild is not a test but the process that another one kills.
+func TestCrashingBuild(t *testing.T) {
+	dir := os.Getenv(crashDir)
+	if dir == "" {
+		t.Skip("runs only as a child of TestKilledBuildIsClearedByTheNext")
+	}
+	_, err := Builder{Dir: dir}.Build(context.Background(), banger.DefaultImage, func(stage string) {
+		if stage == "configuring the base system" {
+			_ = unix.Kill(os.Getpid(), unix.SIGKILL)
+		}
+	})
+	t.Errorf("survived: %v", err)
+}
+
+func TestKilledBuildIsClearedByTheNext(t *testing.T) {
+	realBuild(t)
+	root := t.TempDir() // before TMPDIR changes
+	scratch := scratchIn(t)
+	child := exec.Command(os.Args[0], "-test.run=^TestCrashingBuild$")
+	child.Env = append(os.Environ(), crashDir+"="+root)
+	if out, err := child.CombinedOutput(); err == nil || !strings.Contains(err.Error(), "killed") {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	// The next build gets the lock when the last process of the first has
+	// ended; stopping it at once shows what is left then.
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	_, err := Builder{Dir: root}.Build(ctx, banger.DefaultImage, func(string) {
+		wantOnly(t, scratch)
+		cancel()
+	})
+	if banger.CodeOf(err) != banger.Cancelled {
+		t.Errorf("error %v", err)
+	}
 	wantOnly(t, root, ".lock-"+banger.DefaultImage)
 }
 

@@ -3,22 +3,12 @@ package image
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
-	"syscall"
-	"time"
 
-	"banger"
 	"banger/internal/apt"
-	"banger/internal/ext4"
-
-	"golang.org/x/sys/unix"
 )
 
 // debianImage is what mmdebstrap is asked for.
@@ -71,12 +61,8 @@ find "$1/usr/share/doc" -type f ! -name copyright -delete
 rm -rf "$1"/usr/share/man/* "$1"/usr/share/info/* "$1"/usr/share/lintian/* "$1"/usr/share/locale/*/
 rm -rf "$1"/var/log/apt/* "$1"/var/cache/debconf/*-old "$1"/var/lib/dpkg/*-old`
 
-// stopGrace is how long mmdebstrap may take to clean up after itself when it
-// is cancelled. Removing a tree takes it a few seconds.
-const stopGrace = 20 * time.Second
-
 // buildDebian writes dir/rootfs.ext4 and gives the number of packages in it.
-func buildDebian(ctx context.Context, image debianImage, dir string, progress func(string)) (packages int, err error) {
+func buildDebian(ctx context.Context, image debianImage, dir string, lock *os.File, progress func(string)) (packages int, err error) {
 	mode, err := buildMode()
 	if err != nil {
 		return 0, err
@@ -91,8 +77,11 @@ func buildDebian(ctx context.Context, image debianImage, dir string, progress fu
 		return 0, err
 	}
 	status := filepath.Join(dir, "status")
-	args := image.arguments(mode, options, status)
-	if err := runBuild(ctx, args, sources, scratch, filepath.Join(dir, rootfsFile), progress); err != nil {
+	run := mmdebstrap{
+		args: image.arguments(mode, options, status), sources: sources,
+		scratch: scratch, lock: lock, progress: progress,
+	}
+	if err := run.into(ctx, filepath.Join(dir, rootfsFile)); err != nil {
 		return 0, err
 	}
 	return countPackages(status)
@@ -139,49 +128,6 @@ func (d debianImage) arguments(mode string, aptOptions []string, status string) 
 }
 
 func shellQuoted(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
-
-// runBuild turns what mmdebstrap writes into a file system as it comes.
-func runBuild(ctx context.Context, args []string, sources, scratch, rootfs string, progress func(string)) error {
-	// The parent-death signal is sent when the starting thread ends.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-
-	cmd := exec.CommandContext(ctx, "mmdebstrap", args...)
-	cmd.Dir = "/"
-	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "TMPDIR="+scratch, "DEBIAN_FRONTEND=noninteractive")
-	cmd.Stdin = strings.NewReader(sources)
-	messages := &messageWriter{progress: progress}
-	cmd.Stderr = messages
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGTERM) }
-	cmd.WaitDelay = stopGrace
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
-		return banger.Errorf(banger.Unavailable, "cannot run mmdebstrap: %w", err)
-	}
-	writeErr := ext4.FromTar(ctx, out, rootfs, ext4.Options{Unique: true})
-	if writeErr != nil {
-		cancel()
-	}
-	_, _ = io.Copy(io.Discard, out) // what follows the end of the archive
-	runErr := cmd.Wait()
-	if runErr != nil {
-		_ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL) // what of its group is left
-	}
-	// A tar that breaks off is mmdebstrap's failure if it said why.
-	if runErr != nil && (writeErr == nil || messages.errors() != "") {
-		return banger.Errorf(banger.Unavailable, "mmdebstrap failed: %s", messages.tail(runErr))
-	}
-	if errors.Is(writeErr, unix.ENOSPC) {
-		return banger.Errorf(banger.NoSpace, "there is no space left: %w", writeErr)
-	}
-	return writeErr
-}
 
 // countPackages counts the installed packages in a copy of dpkg's status.
 func countPackages(status string) (int, error) {

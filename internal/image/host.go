@@ -116,6 +116,9 @@ func clearBuild(dir string) error {
 // removeScratch removes what may belong to sub-uids: only a process mapped
 // like the build can.
 func removeScratch(scratch string) error {
+	if err := refuseMounts(scratch); err != nil {
+		return err
+	}
 	err := os.RemoveAll(scratch)
 	if !errors.Is(err, fs.ErrPermission) {
 		return err
@@ -131,6 +134,22 @@ func removeScratch(scratch string) error {
 	if err != nil {
 		return banger.Errorf(banger.Internal, "cannot remove %s, left from a build: %w (%s)", scratch, err, strings.TrimSpace(string(out))).
 			Hint("sudo rm -rf %s", scratch)
+	}
+	return nil
+}
+
+// refuseMounts makes sure that removing dir cannot reach another file system.
+func refuseMounts(dir string) error {
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(mounts)) {
+		fields := strings.Fields(line)
+		if len(fields) > 4 && strings.HasPrefix(fields[4], dir+"/") {
+			return banger.Errorf(banger.Conflict, "cannot remove %s, left from a build: something is mounted at %s", dir, fields[4]).
+				Hint("sudo umount %s", fields[4])
+		}
 	}
 	return nil
 }

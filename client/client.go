@@ -93,7 +93,7 @@ func (c *Client) send(ctx context.Context, method, path string, in any) (*http.R
 	}
 	resp, err := c.attempt(ctx, method, path, body)
 	const tries = 3 // others may start a daemon of yet another build meanwhile
-	for n := 1; n < tries && c.gone(ctx, resp, err); n++ {
+	for n := 1; n < tries && c.gone(ctx, method, resp, err); n++ {
 		if err := c.reconnect(ctx); err != nil {
 			return nil, err
 		}
@@ -119,15 +119,15 @@ func (c *Client) attempt(ctx context.Context, method, path string, body []byte) 
 	return c.http.Do(req)
 }
 
-// gone says whether the daemon that was asked is no more and another one can
-// be had.
-func (c *Client) gone(ctx context.Context, resp *http.Response, err error) bool {
+// gone says whether the daemon that was asked is no more, has done nothing,
+// and another one can be had. Reading can be asked twice in any case.
+func (c *Client) gone(ctx context.Context, method string, resp *http.Response, err error) bool {
 	if c.options.BuildID == "" || ctx.Err() != nil {
 		return false
 	}
 	if err != nil {
 		var op *net.OpError
-		return errors.As(err, &op) && op.Op == "dial"
+		return method == http.MethodGet || errors.As(err, &op) && op.Op == "dial"
 	}
 	if resp.Header.Get(api.RestartHeader) == "" {
 		return false

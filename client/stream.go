@@ -11,9 +11,12 @@ import (
 	"banger/internal/api"
 )
 
-// undoTime bounds how long a cancelled call waits for the daemon to undo what
-// was begun.
-const undoTime = 30 * time.Second
+// How long a cancelled call waits for the daemon to say that an operation
+// has begun, and to undo it.
+const (
+	answerTime = 5 * time.Second
+	undoTime   = 30 * time.Second
+)
 
 // Watch hears the events of an operation but for its end, on the goroutine
 // of the call. It may be nil.
@@ -29,36 +32,36 @@ func (c *Client) stream(ctx context.Context, path string, in any, on Watch, out 
 	// The connection is kept for the daemon's last word.
 	lasting, hangUp := context.WithCancel(context.WithoutCancel(ctx))
 	defer hangUp()
-	beforeAnswer := context.AfterFunc(ctx, hangUp)
+	begun := make(chan string, 1)
+	defer context.AfterFunc(ctx, func() { c.undo(lasting, begun, hangUp) })()
+
 	resp, err := c.send(lasting, http.MethodPost, path, in)
-	if err != nil {
-		if ctx.Err() != nil {
-			return c.broken(ctx, err)
+	if err == nil {
+		defer resp.Body.Close()
+		lines := json.NewDecoder(resp.Body)
+		var first api.Event
+		if err = lines.Decode(&first); err == nil {
+			begun <- first.OperationID
+			return c.follow(ctx, first, lines, on, out)
 		}
-		return err
 	}
-	defer resp.Body.Close()
-	lines := json.NewDecoder(resp.Body)
-	var first api.Event
-	if err := lines.Decode(&first); err != nil {
-		return c.broken(ctx, err)
-	}
-	if !beforeAnswer() {
-		return c.broken(ctx, ctx.Err())
-	}
-	defer context.AfterFunc(ctx, func() { c.undo(first.OperationID, hangUp) })()
-	return c.follow(ctx, first, lines, on, out)
+	return c.broken(ctx, err)
 }
 
-// undo cancels an operation, and hangs up where that does not end it.
-func (c *Client) undo(id string, hangUp func()) {
-	bounded, cancel := context.WithTimeout(context.Background(), undoTime)
-	defer cancel()
-	if c.CancelOperation(bounded, id) != nil {
-		hangUp()
-		return
+// undo cancels the operation that has begun or is about to, and hangs up
+// where that does not end it.
+func (c *Client) undo(lasting context.Context, begun <-chan string, hangUp func()) {
+	defer hangUp()
+	select {
+	case id := <-begun:
+		bounded, cancel := context.WithTimeout(lasting, undoTime)
+		defer cancel()
+		if c.CancelOperation(bounded, id) == nil {
+			<-bounded.Done() // ended by the call's return, if all goes well
+		}
+	case <-time.After(answerTime):
+	case <-lasting.Done():
 	}
-	time.AfterFunc(undoTime, hangUp)
 }
 
 // follow reads events until the one that ends the operation.

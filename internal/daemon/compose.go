@@ -58,7 +58,6 @@ func (d *daemon) compose(ctx context.Context, log io.Writer, vms func(*daemon) v
 	}, nil
 }
 
-
 func (d *daemon) machines(rows *store.Store, shims *shim.Starter) vm.Service {
 	choice := &chooser{d: d}
 	return vm.New(vm.Deps{

@@ -10,7 +10,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net/http"
 	"os"
 	"os/signal"
 	"sync"
@@ -78,6 +77,7 @@ func run(ctx context.Context, o Options, ready func()) (err error) {
 	defer stopSignals()
 	ctx, quit := context.WithCancel(ctx)
 	defer quit()
+	context.AfterFunc(ctx, stopSignals) // a second signal ends it at once
 	unix.Umask(0o077)
 
 	if err := prepare(o.Dirs); err != nil {
@@ -138,7 +138,9 @@ func (d *daemon) serve(ctx context.Context, sock *socket) error {
 	loop := make(chan error, 1)
 	go func() { loop <- d.vms.Run(background) }()
 
+	var open conns
 	server := d.server()
+	server.ConnState = open.changed
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(sock) }()
 	var failed error
@@ -148,20 +150,17 @@ func (d *daemon) serve(ctx context.Context, sock *socket) error {
 	}
 	d.quit()
 	sock.Close()
-	go d.operations.drain(patience)
-	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*patience)
-	defer cancel()
-	if err := server.Shutdown(bounded); err != nil {
-		d.log.Warn("requests did not end", "error", err)
-		server.Close()
+	d.operations.drain(patience)
+	server.SetKeepAlivesEnabled(false)
+	select {
+	case <-open.quiet():
+	case <-time.After(patience):
+		d.log.Warn("ended in the middle of a request")
 	}
-	d.operations.wait.Wait()
+	server.Close()
 	stopBackground()
 	if err := <-loop; err != nil && !errors.Is(err, context.Canceled) {
 		d.log.Error("the watch over VMs ended early", "error", err)
-	}
-	if errors.Is(failed, http.ErrServerClosed) {
-		failed = nil
 	}
 	return failed
 }

@@ -107,14 +107,21 @@ func (o *operations) end(ctx context.Context, op *operation, result any, err err
 	case err != nil:
 		state, last = "failed", api.Event{Error: o.fault(op.kind, op.subject, op.id, err)}
 	}
-	op.mu.Lock()
-	op.seen.State, op.seen.Error, op.seen.EndedAt = state, last.Error, time.Now().UTC()
-	seen := op.seen
-	op.tell(last)
-	op.mu.Unlock()
+	seen := op.ended(state, last.Error)
 	o.log.Info("operation ended", "operation", op.id, "kind", op.kind, "subject", op.subject,
 		"state", state, "took", seen.EndedAt.Sub(seen.StartedAt).String())
+	o.retire(op, seen)
+	op.tell(last) // after it: who hears the end finds the daemon idle
+}
 
+func (op *operation) ended(state string, p *api.Problem) api.Operation {
+	op.mu.Lock()
+	defer op.mu.Unlock()
+	op.seen.State, op.seen.Error, op.seen.EndedAt = state, p, time.Now().UTC()
+	return op.seen
+}
+
+func (o *operations) retire(op *operation, seen api.Operation) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.running = slices.DeleteFunc(o.running, func(r *operation) bool { return r == op })
@@ -150,18 +157,16 @@ func describe(kind, subject string) string {
 // Stage and Warn implement vm.Progress.
 func (op *operation) Stage(name string) {
 	op.mu.Lock()
-	defer op.mu.Unlock()
 	op.seen.Stage = name
+	op.mu.Unlock()
 	op.tell(api.Event{Stage: name})
 }
 
-func (op *operation) Warn(message string) {
-	op.mu.Lock()
-	defer op.mu.Unlock()
-	op.tell(api.Event{Warning: message})
-}
+func (op *operation) Warn(message string) { op.tell(api.Event{Warning: message}) }
 
 func (op *operation) tell(e api.Event) {
+	op.mu.Lock()
+	defer op.mu.Unlock()
 	op.events = append(op.events, e)
 	close(op.changed)
 	op.changed = make(chan struct{})

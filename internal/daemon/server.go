@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"path"
 	"runtime/debug"
 	"time"
 
@@ -25,9 +26,7 @@ func (d *daemon) server() *http.Server {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write(document)
 	})
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		refuse(w, banger.UnknownMethod, fmt.Sprintf("there is no %s %s in this API", r.Method, r.URL.Path))
-	})
+	mux.HandleFunc("/", unknown)
 	return &http.Server{
 		Handler:           d.guard(mux),
 		ConnContext:       withPeer,
@@ -52,9 +51,17 @@ func (d *daemon) guard(next http.Handler) http.Handler {
 			refuse(w, banger.Unavailable, "this daemon ends, to be started from another build of banger")
 			return
 		}
+		if p := r.URL.EscapedPath(); p != path.Clean(p) {
+			unknown(w, r) // else it would be redirected
+			return
+		}
 		defer d.recovered(w, r)
 		next.ServeHTTP(w, r)
 	})
+}
+
+func unknown(w http.ResponseWriter, r *http.Request) {
+	refuse(w, banger.UnknownMethod, fmt.Sprintf("there is no %s %s in this API", r.Method, r.URL.Path))
 }
 
 // makeWay ends an idle daemon.

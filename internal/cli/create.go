@@ -26,7 +26,7 @@ func newCreate(a *app) *cobra.Command {
   banger vm create --no-start`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			req, err := o.shape.request(a, cmd)
+			req, err := o.shape.request(cmd)
 			if err != nil {
 				return err
 			}

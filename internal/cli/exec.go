@@ -23,7 +23,7 @@ type execOptions struct {
 func newExec(a *app) *cobra.Command {
 	o := &execOptions{app: a}
 	cmd := &cobra.Command{
-		Use:   "exec <vm> -- <command> [args]...",
+		Use:   "exec [flags] <vm> -- <command> [args]...",
 		Short: "Run a command in a VM that runs",
 		Long: `Run a command in a VM and exit with its status: 128+n for a signal, 127 for a command that is not
 there, 126 for one that cannot be executed, 125 where banger itself failed.
@@ -36,6 +36,8 @@ INT, TERM and HUP are forwarded, and a second Ctrl-C within two seconds ends ban
 		Args:              func(cmd *cobra.Command, args []string) error { return o.arguments(cmd.ArgsLenAtDash(), args) },
 		ValidArgsFunction: a.completeVMs(one, live),
 		RunE:              func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
+
+		DisableFlagsInUseLine: true,
 	}
 	cmd.Flags().BoolVarP(&o.interactive, "interactive", "i", false, "pass stdin to the command")
 	cmd.Flags().BoolVarP(&o.detach, "detach", "d", false, "leave the command running and return at once")

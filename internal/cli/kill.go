@@ -30,7 +30,10 @@ synced is lost. To end a process inside, use banger exec <vm> -- kill.`,
 		Args:              atLeastOne("VM"),
 		ValidArgsFunction: a.completeVMs(many, live),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			o.refs = args
+			o.refs, o.signal = args, strings.TrimPrefix(strings.ToUpper(o.signal), "SIG")
+			if !slices.Contains(killSignals, o.signal) {
+				return badUsage("bad signal %q: it must be KILL, TERM or INT", o.signal)
+			}
 			return a.with(cmd, o.run)
 		},
 	}
@@ -40,12 +43,8 @@ synced is lost. To end a process inside, use banger exec <vm> -- kill.`,
 }
 
 func (o *killOptions) run(ctx context.Context, c *client.Client) error {
-	signal := strings.TrimPrefix(strings.ToUpper(o.signal), "SIG")
-	if !slices.Contains(killSignals, signal) {
-		return badUsage("bad signal %q: it must be KILL, TERM or INT", o.signal)
-	}
 	return o.app.each(ctx, c, o.refs, func(ctx context.Context, vm api.VM, _ *progress) error {
-		_, err := c.KillVM(ctx, vm.ID, signal)
+		_, err := c.KillVM(ctx, vm.ID, o.signal)
 		return err
 	})
 }

@@ -29,6 +29,12 @@ func newLogs(a *app) *cobra.Command {
 		Args:              exactly("VM"),
 		ValidArgsFunction: a.completeVMs(one, anyState),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.tail < -1 {
+				return badUsage("bad --tail %d: it is negative", o.tail)
+			}
+			if o.source != "console" && o.source != "shim" {
+				return badUsage("bad --source %q: it must be console or shim", o.source)
+			}
 			o.ref = args[0]
 			return a.with(cmd, o.run)
 		},
@@ -42,9 +48,6 @@ func newLogs(a *app) *cobra.Command {
 }
 
 func (o *logsOptions) run(ctx context.Context, c *client.Client) error {
-	if o.tail < -1 {
-		return badUsage("bad --tail %d: it is negative", o.tail)
-	}
 	vm, err := c.VM(ctx, o.ref)
 	if err != nil {
 		return err
@@ -61,13 +64,10 @@ func (o *logsOptions) run(ctx context.Context, c *client.Client) error {
 }
 
 func (o *logsOptions) log(dir paths.VM) (*logFile, error) {
-	switch o.source {
-	case "console":
-		return openLog(dir.Console())
-	case "shim":
+	if o.source == "shim" {
 		return openLog(dir.ShimLog())
 	}
-	return nil, badUsage("bad --source %q: it must be console or shim", o.source)
+	return openLog(dir.Console())
 }
 
 // followUntilEnd prints what is added until the VM has ended and all of it

@@ -18,8 +18,7 @@ func newRestart(a *app) *cobra.Command {
 		Args:              atLeastOne("VM"),
 		ValidArgsFunction: a.completeVMs(many, anyState),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			o.refs = args
-			return a.with(cmd, o.restart)
+			return o.with(cmd, args, o.restart)
 		},
 	}
 	o.register(cmd)
@@ -27,12 +26,8 @@ func newRestart(a *app) *cobra.Command {
 }
 
 func (o *stopOptions) restart(ctx context.Context, c *client.Client) error {
-	req, err := o.request()
-	if err != nil {
-		return err
-	}
 	return o.app.each(ctx, c, o.refs, func(ctx context.Context, vm api.VM, p *progress) error {
-		_, err := c.RestartVM(ctx, vm.ID, req, p.watch)
+		_, err := c.RestartVM(ctx, vm.ID, o.req, p.watch)
 		return err
 	})
 }

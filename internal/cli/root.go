@@ -129,6 +129,7 @@ func groupRun(a *app) func(*cobra.Command, []string) error {
 			return cmd.Help()
 		}
 		err := badUsage("there is no command %q", strings.Join(append(strings.Fields(cmd.CommandPath()), args[0]), " "))
+		cmd.SuggestionsMinimumDistance = 2
 		for _, s := range cmd.SuggestionsFor(args[0]) {
 			err = err.Hint("did you mean %s %s?", cmd.CommandPath(), s)
 		}
@@ -175,11 +176,6 @@ func exactly(names ...string) cobra.PositionalArgs {
 		}
 		return surplus(args[len(names):])
 	}
-}
-
-// atMost asks for up to n arguments.
-func atMost(n int) cobra.PositionalArgs {
-	return func(_ *cobra.Command, args []string) error { return surplus(args[min(n, len(args)):]) }
 }
 
 // atLeastOne asks for one or more.

@@ -29,6 +29,8 @@ stays when the command has ended, unless --rm is given.`,
   echo 'print(6*7)' | banger run --rm -- python3 -`,
 		Args: func(cmd *cobra.Command, args []string) error { return o.arguments(cmd.ArgsLenAtDash(), args) },
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.check(cmd) },
+
+		DisableFlagsInUseLine: true,
 	}
 	o.shape.register(a, cmd)
 	o.command.register(cmd)
@@ -66,7 +68,7 @@ func (o *runOptions) check(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	vm, err := o.shape.request(o.app, cmd)
+	vm, err := o.shape.request(cmd)
 	if err != nil {
 		return err
 	}

@@ -2,8 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"runtime"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -42,7 +40,7 @@ func (f *shapeFlags) register(a *app, cmd *cobra.Command) {
 }
 
 // request checks the flags; cmd says which were given.
-func (f *shapeFlags) request(a *app, cmd *cobra.Command) (api.CreateVM, error) {
+func (f *shapeFlags) request(cmd *cobra.Command) (api.CreateVM, error) {
 	req := api.CreateVM{
 		Name: f.name, Image: f.image, VCPU: f.vcpu, Allow: f.allow, Publish: f.publish, Cold: f.cold, Init: f.init,
 	}
@@ -67,7 +65,6 @@ func (f *shapeFlags) request(a *app, cmd *cobra.Command) (api.CreateVM, error) {
 	if req.DiskBytes, err = diskBytes(f.diskSize); err != nil {
 		return req, err
 	}
-	f.warn(a)
 	return req, nil
 }
 
@@ -91,25 +88,6 @@ func diskBytes(s string) (int64, error) {
 		return 0, banger.Wrap(err, "bad --disk-size")
 	}
 	return bytes, banger.ValidateDiskSize(bytes)
-}
-
-// warn tells what works in another way than was asked for.
-func (f *shapeFlags) warn(a *app) {
-	if f.vcpu > runtime.NumCPU() {
-		a.warn("%d virtual CPUs are more than the host's %d", f.vcpu, runtime.NumCPU())
-	}
-	var given []string
-	for _, g := range []struct {
-		flag string
-		set  bool
-	}{{"--nat", f.nat}, {"--allow", len(f.allow) > 0}, {"--publish", len(f.publish) > 0}} {
-		if g.set {
-			given = append(given, g.flag)
-		}
-	}
-	if len(given) > 0 {
-		a.warn("this build has no network yet: %s is recorded and has no effect", strings.Join(given, ", "))
-	}
 }
 
 // specLine sums a VM up: "spec: 2 vcpu | 2048 MiB | 8G disk | network: none".

@@ -17,6 +17,7 @@ type stopOptions struct {
 	app     *app
 	refs    []string
 	timeout time.Duration
+	req     api.StopVM
 }
 
 func newStop(a *app) *cobra.Command {
@@ -31,8 +32,7 @@ synced and made read-only, and the machine ends. Nothing a guest has written is 
 		Args:              atLeastOne("VM"),
 		ValidArgsFunction: a.completeVMs(many, live),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			o.refs = args
-			return a.with(cmd, o.run)
+			return o.with(cmd, args, o.run)
 		},
 	}
 	o.register(cmd)
@@ -43,22 +43,19 @@ func (o *stopOptions) register(cmd *cobra.Command) {
 	cmd.Flags().DurationVar(&o.timeout, "timeout", defaultStop, "how much `TIME` processes have to end")
 }
 
-// request checks the flags.
-func (o *stopOptions) request() (api.StopVM, error) {
+// with checks the flags before it connects.
+func (o *stopOptions) with(cmd *cobra.Command, args []string, run func(context.Context, *client.Client) error) error {
 	if o.timeout <= 0 {
-		return api.StopVM{}, badUsage("bad --timeout %s: it must be more than 0", o.timeout).
+		return badUsage("bad --timeout %s: it must be more than 0", o.timeout).
 			Hint("banger vm kill ends a VM at once")
 	}
-	return api.StopVM{TimeoutSeconds: o.timeout.Seconds()}, nil
+	o.refs, o.req = args, api.StopVM{TimeoutSeconds: o.timeout.Seconds()}
+	return o.app.with(cmd, run)
 }
 
 func (o *stopOptions) run(ctx context.Context, c *client.Client) error {
-	req, err := o.request()
-	if err != nil {
-		return err
-	}
 	return o.app.each(ctx, c, o.refs, func(ctx context.Context, vm api.VM, p *progress) error {
-		_, err := c.StopVM(ctx, vm.ID, req, p.watch)
+		_, err := c.StopVM(ctx, vm.ID, o.req, p.watch)
 		return err
 	})
 }

@@ -47,10 +47,3 @@ func (v *voice) json(value any) error {
 	e.SetEscapeHTML(false)
 	return e.Encode(value)
 }
-
-// ids prints one id a line.
-func (v *voice) ids(ids []string) {
-	for _, id := range ids {
-		fmt.Fprintln(v.Out, id)
-	}
-}

@@ -83,8 +83,15 @@ func (c *consoleLog) remember(p []byte) {
 // newBoot forgets what an earlier boot said.
 func (c *consoleLog) newBoot() { c.tail = nil }
 
-func (c *consoleLog) panicked() bool {
-	return strings.Contains(string(c.tail), "Kernel panic - not syncing")
+// panicked says whether the guest's kernel gave up in this boot, and why. A
+// guest that only prints the words fools nobody but itself.
+func (c *consoleLog) panicked() (why string, yes bool) {
+	_, after, found := strings.Cut(string(c.tail), "Kernel panic - not syncing")
+	if !found {
+		return "", false
+	}
+	line, _, _ := strings.Cut(strings.TrimPrefix(after, ": "), "\n")
+	return strings.Join(lastLines([]byte(line), 1), ""), true
 }
 
 func (c *consoleLog) close() {

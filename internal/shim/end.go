@@ -121,9 +121,10 @@ func (s *supervisor) judge(b *boot) (exit Exit, reboot bool) {
 	how := b.machine.Exit()
 	exit = Exit{At: time.Now(), Boots: s.boots, VMM: how, Console: lastLines(s.console.tail, consoleLines)}
 	ready := !b.readyAt.IsZero()
+	why, panicked := s.console.panicked()
 	switch {
-	case how.Reason == vmm.Reset && s.console.panicked():
-		exit.Reason, exit.Message = ReasonPanic, "the guest's kernel panicked"
+	case how.Reason == vmm.Reset && panicked:
+		exit.Reason, exit.Message = ReasonPanic, "the guest's kernel panicked: "+why
 	case s.asked != "":
 		exit.Reason, exit.Message = s.asked, askedMessage(s.asked, how)
 	case how.Reason == vmm.Reset && ready:

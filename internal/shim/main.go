@@ -20,12 +20,10 @@ type Options struct {
 	Driver func(name string) (vmm.Driver, error) // not_found for a name it does not know
 }
 
-// A shim idles for days with a heap of a megabyte or two: collecting early
-// costs it nothing.
-const (
-	gcPercent   = 25
-	memoryLimit = 16 << 20
-)
+// gcPercent: a shim idles for days with a heap of a megabyte or two, and
+// collecting that early costs nothing. There is no memory limit, below which
+// the collector would fight for what clients that stand still have in flight.
+const gcPercent = 25
 
 // Main is the whole life of a shim: it boots what launch.json in dir
 // describes, and returns when that has ended. Ending ctx, or SIGTERM, stops
@@ -33,8 +31,8 @@ const (
 func Main(ctx context.Context, dir string, opts Options) error {
 	syscall.Umask(0o077)
 	debug.SetGCPercent(gcPercent)
-	debug.SetMemoryLimit(memoryLimit)
-	signal.Ignore(syscall.SIGHUP, syscall.SIGINT)
+	// Caught, not ignored: what is ignored would be so in the VMM too.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP, syscall.SIGINT)
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM)
 	defer stop()
 

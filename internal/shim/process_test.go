@@ -436,15 +436,40 @@ func BenchmarkExec(b *testing.B) {
 	for _, through := range []string{"link", "shim"} {
 		b.Run(through, func(b *testing.B) {
 			conn := benchConn(b, through == "shim")
-			request := guestwire.Exec{Argv: []string{"/bin/true"}}.Append(nil)
 			for b.Loop() {
-				body, err := conn.Call(context.Background(), guestwire.KindExec, request)
-				if exit, _ := guestwire.ParseExit(body); err != nil || exit.Status != 0 {
-					b.Fatal(exit, err)
+				benchCommand(b, conn, "/bin/true")
+			}
+		})
+	}
+}
+
+// BenchmarkOutput measures a stream's throughput in the same way.
+func BenchmarkOutput(b *testing.B) {
+	for _, through := range []string{"link", "shim"} {
+		b.Run(through, func(b *testing.B) {
+			conn := benchConn(b, through == "shim")
+			b.SetBytes(64 << 20)
+			for b.Loop() {
+				if n := benchCommand(b, conn, "/bin/head", "-c", "64M", "/dev/zero"); n != 64<<20 {
+					b.Fatalf("%d bytes", n)
 				}
 			}
 		})
 	}
+}
+
+func benchCommand(b *testing.B, conn *guestwire.Conn, argv ...string) int64 {
+	b.Helper()
+	s, err := conn.Open(guestwire.KindExec, guestwire.Exec{Argv: argv}.Append(nil))
+	if err != nil {
+		b.Fatal(err)
+	}
+	n, _ := io.Copy(io.Discard, s.Reader(guestwire.Stdout))
+	body, err := s.Wait(context.Background())
+	if exit, _ := guestwire.ParseExit(body); err != nil || exit.Status != 0 {
+		b.Fatal(exit, err)
+	}
+	return n
 }
 
 func benchConn(b *testing.B, shim bool) *guestwire.Conn {
@@ -477,7 +502,7 @@ func benchConn(b *testing.B, shim bool) *guestwire.Conn {
 		_, _ = c.Kill(context.Background(), syscall.SIGKILL)
 		s.reapers.Wait()
 	})
-	if _, err := c.Guest().Stat(context.Background(), "/"); err != nil { // it is up
+	if _, err := c.Guest().Health(context.Background()); err != nil { // it is up
 		b.Fatal(fmt.Errorf("the guest: %w", err))
 	}
 	return c.Conn()

@@ -64,7 +64,8 @@ func (s *Starter) Start(ctx context.Context, dir paths.VM, launch Launch) (*Clie
 	client, err := Dial(ctx, dir)
 	if err != nil {
 		_ = sendSignal(process, syscall.SIGKILL)
-		return nil, err
+		_ = ended(process) // or was reaped and closed by its reaper
+		return nil, banger.Wrap(err, "cannot start %s", launch.Name)
 	}
 	return client, nil
 }

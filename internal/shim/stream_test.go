@@ -10,6 +10,7 @@ import (
 	"banger"
 	"banger/internal/guestlink"
 	"banger/internal/guestwire"
+	"banger/internal/vmm"
 )
 
 func TestStreamReachesTheGuestAndItsResultComesBack(t *testing.T) {
@@ -189,6 +190,36 @@ func TestStreamLostWithTheVMSaysWhy(t *testing.T) {
 	err = guestlink.Error(err)
 	if banger.CodeOf(err) != banger.Unavailable || !strings.Contains(err.Error(), "it was killed") {
 		t.Fatalf("got %v", err)
+	}
+}
+
+func TestStreamLostInARebootSaysSo(t *testing.T) {
+	started := make(chan struct{})
+	r := newRig(t, &scripted{agent: func(s *guestwire.Stream) { close(started); <-s.Done() }}, testLaunch())
+	s, err := r.Conn().Open(guestwire.KindExec, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-started
+	r.machine.end(vmm.Exit{Reason: vmm.Reset})
+	_, err = s.Wait(t.Context())
+	err = guestlink.Error(err)
+	if banger.CodeOf(err) != banger.Unavailable || !strings.Contains(err.Error(), "rebooted") {
+		t.Fatalf("got %v", err)
+	}
+}
+
+func TestAgentThatIsLostIsNamedAndStopStillEndsTheVM(t *testing.T) {
+	r := newRig(t, &scripted{agent: echo}, testLaunch())
+	r.await(t, r.is(Running))
+	_ = r.machine.guest.Close()
+	r.await(t, func(s Status) bool { return s.State == Running && strings.Contains(s.Problem, "agent was lost") })
+	_, _, err := run(t, r.Conn(), "")
+	if err = guestlink.Error(err); banger.CodeOf(err) != banger.Unavailable || len(banger.HintsOf(err)) != 1 {
+		t.Fatalf("got %v", err)
+	}
+	if e, err := r.Stop(t.Context(), time.Minute); err != nil || e.Reason != ReasonStopped {
+		t.Fatalf("%+v, %v", e, err)
 	}
 }
 

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"path"
@@ -53,6 +54,12 @@ func (d *daemon) guard(next http.Handler) http.Handler {
 		}
 		if p := r.URL.EscapedPath(); p != path.Clean(p) {
 			unknown(w, r) // else it would be redirected
+			return
+		}
+		if r.ContentLength > maxBody {
+			// Read, or the client would break off before it hears the answer.
+			_, _ = io.CopyN(io.Discard, r.Body, 64*maxBody)
+			write(w, refusal(http.StatusRequestEntityTooLarge, fmt.Sprintf("it is too large: at most %d bytes are read", maxBody)).(*api.Problem))
 			return
 		}
 		defer d.recovered(w, r)

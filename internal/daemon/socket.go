@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -18,6 +19,7 @@ type socket struct {
 	*net.UnixListener
 	dir  *os.File
 	name string
+	shut sync.Once
 }
 
 // listen puts a listening socket at path, in place of one that a dead daemon
@@ -64,11 +66,13 @@ func (s *socket) at(name string) string {
 }
 
 // Close stops listening; the name goes first, so that nobody finds a socket
-// that refuses.
-func (s *socket) Close() error {
-	_ = unix.Unlinkat(int(s.dir.Fd()), s.name, 0)
-	err := s.UnixListener.Close()
-	s.dir.Close()
+// that refuses. The HTTP server closes its listener as well.
+func (s *socket) Close() (err error) {
+	s.shut.Do(func() {
+		_ = unix.Unlinkat(int(s.dir.Fd()), s.name, 0)
+		err = s.UnixListener.Close()
+		s.dir.Close()
+	})
 	return err
 }
 

@@ -65,7 +65,7 @@ func TestBadRequestsAreRefusedAsProblems(t *testing.T) {
 		{"two documents", "POST", "/v1/vms", js, `{} {}`, 400, banger.BadRequest, "after top-level value"},
 		{"no body", "POST", "/v1/vms", js, ``, 400, banger.BadRequest, "body is required"},
 		{"other content", "POST", "/v1/vms", "text/plain", `{}`, 415, banger.BadRequest, "text/plain"},
-		{"oversized", "POST", "/v1/vms", js, `{"name":"` + strings.Repeat("a", 300<<10) + `"}`, 413, banger.BadRequest, "too large"},
+		{"oversized", "POST", "/v1/vms", js, `{"name":"` + strings.Repeat("a", 3<<20) + `"}`, 413, banger.BadRequest, "too large"},
 		{"missing field", "POST", "/v1/kernels/pull", js, `{}`, 400, banger.BadRequest, "name"},
 		{"empty field", "POST", "/v1/kernels/pull", js, `{"name":""}`, 400, banger.BadRequest, "body.name"},
 		{"bad enumeration", "POST", "/v1/vms/box/kill", js, `{"signal":"HUP"}`, 400, banger.BadRequest, "body.signal"},

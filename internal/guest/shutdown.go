@@ -91,13 +91,22 @@ func (a *agent) finish(reboot bool) {
 }
 
 // obeySignals does what the signals to PID 1 ask for that busybox's and other
-// small tools' poweroff, halt and reboot send. It takes all others as well: a
-// signal without a handler would end PID 1, and the machine with it.
+// small tools' poweroff, halt and reboot send. It takes all others as well:
+// PID 1 must not end, and a signal it ignored would be ignored by all it
+// starts.
 func (a *agent) obeySignals() {
-	wanted := make(chan os.Signal, 8)
-	signal.Notify(wanted, syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGPWR)
-	signal.Ignore(syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGALRM, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU)
-	for s := range wanted {
-		a.finish(s == syscall.SIGTERM || s == syscall.SIGINT)
+	sent := make(chan os.Signal, 16)
+	for sig := syscall.Signal(1); sig < 32; sig++ {
+		if sig != syscall.SIGCHLD && sig != syscall.SIGURG { // both are harmless, and frequent
+			signal.Notify(sent, sig)
+		}
+	}
+	for s := range sent {
+		switch s {
+		case syscall.SIGTERM, syscall.SIGINT:
+			a.finish(true)
+		case syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGPWR:
+			a.finish(false)
+		}
 	}
 }

@@ -119,7 +119,7 @@ func cleanTmp() error {
 	if err != nil {
 		return err
 	}
-	if err := ignoring(os.Rename(tmp, old), os.ErrNotExist, unix.ENOTDIR); err != nil {
+	if err := ignoring(unix.Rename(tmp, old), unix.ENOENT); err != nil {
 		return err
 	}
 	if err := os.Mkdir(tmp, 0o700); err != nil {

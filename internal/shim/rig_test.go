@@ -23,6 +23,8 @@ import (
 // scripted is a driver whose machines do what a test says, beside the fake and
 // the real one, which do what they must.
 type scripted struct {
+	vmm.Driver // for what no test here asks
+
 	agent    func(*guestwire.Stream) // nil: a guest that never comes up
 	refuse   error
 	boots    chan *scriptedMachine
@@ -30,6 +32,8 @@ type scripted struct {
 }
 
 type scriptedMachine struct {
+	vmm.Machine // for what no test here asks
+
 	driver  *scripted
 	console io.Writer
 	host    net.Conn

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -126,7 +127,7 @@ func (s *Starter) spawn(dir paths.VM, report *os.File) (*os.File, error) {
 		return nil, fmt.Errorf("close_range: %w", err)
 	}
 	var pidfd int
-	p, err := os.StartProcess(s.Exe, append(append([]string{s.Exe}, s.Args...), string(dir)), &os.ProcAttr{
+	p, err := os.StartProcess(s.Exe, slices.Concat([]string{"banger"}, s.Args, []string{string(dir)}), &os.ProcAttr{
 		Dir:   string(dir),
 		Env:   append([]string{"PATH=" + os.Getenv("PATH"), "LANG=C.UTF-8", reportEnv + "=1"}, s.Env...),
 		Files: []*os.File{null, log, log, report},

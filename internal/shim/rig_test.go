@@ -60,6 +60,10 @@ func (d *scripted) Boot(_ context.Context, _ vmm.Config, out vmm.IO) (vmm.Machin
 	return m, nil
 }
 
+func (d *scripted) Restore(context.Context, vmm.Config, vmm.Source, vmm.IO) (vmm.Machine, error) {
+	return nil, banger.Errorf(banger.BadRequest, "cannot restore a scripted machine")
+}
+
 // comeUp starts the agent.
 func (m *scriptedMachine) comeUp() {
 	go func() {
@@ -107,6 +111,10 @@ func (m *scriptedMachine) Resume(context.Context) error { m.pauses <- "resume"; 
 
 func (m *scriptedMachine) GrowDisk(_ context.Context, serial string, _ int64) error {
 	return banger.Errorf(banger.NotFound, "no disk %s", serial)
+}
+
+func (m *scriptedMachine) Save(context.Context, vmm.Saved, func() error) error {
+	return banger.Errorf(banger.BadRequest, "cannot save a scripted machine")
 }
 
 func (m *scriptedMachine) Signal(sig os.Signal) error {

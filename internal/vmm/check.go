@@ -24,15 +24,21 @@ func (c Config) At(path string) string {
 // Check refuses a description no driver can boot: every driver calls it first,
 // so that all fail alike. What it finds is what a VMM would report worse.
 func (c Config) Check() error {
+	if err := c.CheckRestore(); err != nil {
+		return err
+	}
+	if err := c.present("kernel", c.Kernel); err != nil || c.Initrd == "" {
+		return err
+	}
+	return c.present("initrd", c.Initrd)
+}
+
+// CheckRestore is Check for a machine that is restored: it needs no kernel.
+func (c Config) CheckRestore() error {
 	if c.VCPU < 1 || c.MemoryMiB < 1 {
 		return banger.Errorf(banger.BadRequest, "a machine needs at least one vCPU and 1 MiB of memory, not %d and %d", c.VCPU, c.MemoryMiB)
 	}
-	for _, f := range []struct{ what, path string }{
-		{"directory", c.Dir}, {"VMM", c.Binary}, {"kernel", c.Kernel}, {"initrd", c.Initrd},
-	} {
-		if f.path == "" && f.what == "initrd" {
-			continue
-		}
+	for _, f := range []struct{ what, path string }{{"directory", c.Dir}, {"VMM", c.Binary}} {
 		if err := c.present(f.what, f.path); err != nil {
 			return err
 		}

@@ -84,11 +84,27 @@ type Driver interface {
 	// not_found, a description that cannot work bad_request, a cancelled
 	// ctx cancelled.
 	Boot(ctx context.Context, cfg Config, io IO) (Machine, error)
+
+	// Restore is Boot from where a Save left a machine: its memory is a
+	// private copy-on-write view of from.Memory, which the guest's writes
+	// never reach, and it returns once the vCPUs run. Any number of machines
+	// may be restored from one Save, at once.
+	//
+	// cfg describes the machine that was saved: the same VMM, acceleration,
+	// vCPUs, memory, and disks of the same serials, modes and order, with the
+	// content they had while it stood still, each no smaller. Kernel, initrd
+	// and command line are not needed and not looked at. Another machine, and
+	// a state or memory that is not whole, is refused with bad_request before
+	// any vCPU ran; one that is missing with not_found.
+	//
+	// The guest is told nothing. Its side of the agent stream is as it was,
+	// perhaps in the middle of something; the host's is new.
+	Restore(ctx context.Context, cfg Config, from Source, io IO) (Machine, error)
 }
 
 // Machine is one running VMM. All methods may be called concurrently and
-// after the machine ended, when Pause, Resume, GrowDisk and Signal return an
-// error of code not_running.
+// after the machine ended, when Pause, Resume, Save, GrowDisk and Signal
+// return an error of code not_running.
 type Machine interface {
 	// Agent is the byte stream to the guest agent, connected from the
 	// start. When the machine ends, what the guest wrote can still be read,
@@ -109,6 +125,20 @@ type Machine interface {
 	// and have happened when they return.
 	Pause(ctx context.Context) error
 	Resume(ctx context.Context) error
+
+	// Save writes the machine to two new files, with mode 0600, and leaves it
+	// paused: the caller decides between Resume and Signal. Once the vCPUs
+	// have halted and everything the guest wrote so far is in the files of
+	// its disks, it calls frozen, which copies those that are written to;
+	// nil for nothing to do. It calls it at most once, from this goroutine.
+	// What can be copied while the guest runs is copied before the pause.
+	// Nothing is synced.
+	//
+	// A Save that fails, by frozen's error among others, removes its files
+	// and lets the machine run again if it ran before. Files that are there
+	// already are refused with already_exists and left alone. One Save runs at a
+	// time, others wait, and no one else may pause, resume or grow meanwhile.
+	Save(ctx context.Context, to Saved, frozen func() error) error
 
 	// GrowDisk tells the machine that the file behind the disk with this
 	// serial was enlarged to size bytes. An unknown serial is not_found, a

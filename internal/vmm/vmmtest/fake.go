@@ -57,6 +57,11 @@ func (Fake) Boot(ctx context.Context, cfg vmm.Config, out vmm.IO) (vmm.Machine, 
 	return m, nil
 }
 
+// Restore is not among the features.
+func (Fake) Restore(context.Context, vmm.Config, vmm.Source, vmm.IO) (vmm.Machine, error) {
+	return nil, banger.Errorf(banger.BadRequest, "cannot restore a fake machine")
+}
+
 func startFake(ctx context.Context, cfg vmm.Config, out vmm.IO) (*process, error) {
 	if err := cfg.Check(); err != nil {
 		return nil, err
@@ -161,6 +166,14 @@ func (p *process) toGroup(sig syscall.Signal) error {
 	}
 	unix.Kill(-p.PID(), sig)
 	return nil
+}
+
+// Save is not among the features.
+func (p *process) Save(context.Context, vmm.Saved, func() error) error {
+	if err := p.child.Signal(syscall.Signal(0)); err != nil {
+		return err
+	}
+	return banger.Errorf(banger.BadRequest, "cannot save a fake machine")
 }
 
 // GrowDisk is not among the features.

@@ -1,0 +1,26 @@
+package vmm
+
+import "os"
+
+// Saved names the two files of a machine at rest. Template, snapshot, fork and
+// suspended VM are all these and the disks, which are the caller's affair.
+// Relative paths start at Config.Dir.
+type Saved struct {
+	Memory string `json:"memory"` // as large as the machine's memory, sparse
+	State  string `json:"state"`  // of the devices, and what machine it was; some 20 kB
+}
+
+// Source is what a machine is restored from.
+type Source struct {
+	// Memory is the saved memory. The driver takes a descriptor of its own
+	// and leaves this one to the caller. Others restored from the same
+	// memory are safe from a VMM that was taken over by its guest only if
+	// this is a SealedCopy: a driver may have to give its VMM the right to
+	// write. So a file, opened read-write, is for one machine alone, which
+	// keeps it unchanged for as long as it runs.
+	Memory *os.File
+
+	// State is the path of the state, which Restore reads and then needs no
+	// more. A relative one starts at Config.Dir.
+	State string
+}

@@ -40,6 +40,35 @@ func TestStopAndStart(t *testing.T) {
 	}
 }
 
+func TestCancelledWaitLeavesAVMThatExistedRunning(t *testing.T) {
+	w := newWorld(t)
+	v := w.create(Create{Name: "devbox"})
+	w.shims.guest = func(*fakeShim) {} // never comes up
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err := w.Start(ctx, v.ID, false, true, onStage(func(s string) {
+		if s == "wait for guest" {
+			cancel()
+		}
+	}))
+	if banger.CodeOf(err) != banger.Cancelled {
+		t.Error(err)
+	}
+	w.want("dir vms/devbox", "process devbox", "row devbox running")
+}
+
+func TestStartOfAVMWhoseCreationCouldNotBeUndoneKeepsIt(t *testing.T) {
+	w := newWorld(t)
+	v := w.create(Create{Name: "devbox"})
+	if err := w.creating(v.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Start(t.Context(), v.ID, false, true, quiet{}); err != nil {
+		t.Fatal(err)
+	}
+	w.reconcile()
+	w.want("dir vms/devbox", "process devbox", "row devbox running")
+}
+
 func TestRestartIsAnotherRun(t *testing.T) {
 	w := newWorld(t)
 	v := w.create(Create{Name: "devbox", Start: true, Wait: true})

@@ -122,7 +122,6 @@ func (m *Manager) build(ctx context.Context, c Create, vm banger.VM, image Image
 		return false, err
 	}
 	vm.Runtime = runtime
-	vm.Runtime.Creating = false
 	l := newLive(vm.ID)
 	m.put(l)
 	if err := m.launch(ctx, l, launch, p); err != nil {

@@ -31,7 +31,20 @@ func (m *Manager) makeDir(ctx context.Context, vm banger.VM) error {
 	if err := m.makeDisk(ctx, dir, vm.Spec.DiskBytes); err != nil {
 		return err
 	}
+	if !vm.Spec.Ephemeral { // which no power cut leaves behind
+		if err := syncFile(dir.Disk()); err != nil {
+			return fileError(err)
+		}
+	}
 	return fileError(artifact.Rename(string(dir), string(m.Dirs.VM(vm.ID))))
+}
+
+func syncFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 // makeDisk copies an empty file system of the right size from the cache: mkfs

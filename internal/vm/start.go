@@ -128,6 +128,7 @@ func (m *Manager) describe(ctx context.Context, row banger.VM, image Image, cfg 
 	runtime.VMM, runtime.Accel = machine.Driver, string(machine.Accel)
 	runtime.StartedAt, runtime.EndedAt, runtime.LastError = time.Now().UTC(), time.Time{}, ""
 	runtime.BootCount++
+	runtime.Creating = false // whoever creates says so otherwise, by not saving this yet
 	return shim.Launch{
 		ID: row.ID, Name: row.Name, Driver: machine.Driver, Ephemeral: row.Spec.Ephemeral, ReadyTimeout: m.readyTimeout,
 		Machine: m.machine(row, image, kernel, initrd, machine),

@@ -53,7 +53,15 @@ type Progress interface {
 
 // Service is what the daemon offers its clients of this package; Manager
 // implements it. Methods take exact ids. All of them may be called
-// concurrently; mutations of one VM wait for each other.
+// concurrently; mutations of one VM wait for each other, and give up when ctx
+// ends.
+//
+// A Create that fails or is cancelled is undone before it returns, unless the
+// guest was started and did not come up: then the VM stays in error, with an
+// ephemeral one removed; one that is merely slow is kept. Cancelling a Start
+// that waits leaves the VM running. Starting what runs, stopping what does not
+// and deleting what is gone are no errors; Kill, Pause, Resume and Health of a
+// VM that does not run are not_running. Stats of one has only its disk.
 type Service interface {
 	Create(ctx context.Context, c Create, p Progress) (View, error)
 	Start(ctx context.Context, id string, cold, wait bool, p Progress) (View, error)

@@ -174,16 +174,18 @@ func (m *Manager) reconcile(ctx context.Context, row banger.VM) (*live, error) {
 		return nil, err
 	}
 	defer unlock()
-	dir := m.Dirs.VM(row.ID)
-	switch {
-	case foreign(row):
+	if foreign(row) {
 		return nil, nil
-	case row.Runtime.Creating:
+	}
+	if row.Runtime.Creating {
 		return nil, m.erase(ctx, row.ID)
-	case !ours(dir, row.ID):
+	}
+	dir := m.Dirs.VM(row.ID)
+	held, err := readHeld(dir)
+	if err != nil || held.ID != row.ID {
 		return nil, m.reconcileWithoutDir(ctx, row)
 	}
-	if err := repairHeld(dir, row); err != nil {
+	if err := repairHeld(dir, held, row); err != nil {
 		return nil, err
 	}
 	o := m.look(dir)
@@ -230,11 +232,7 @@ func (m *Manager) reconcileDead(ctx context.Context, row banger.VM, o Observatio
 }
 
 // repairHeld brings vm.json in line with the row, which is written first.
-func repairHeld(dir paths.VM, row banger.VM) error {
-	h, err := readHeld(dir)
-	if err != nil {
-		return err
-	}
+func repairHeld(dir paths.VM, h Held, row banger.VM) error {
 	if h.Name == row.Name && h.GuestIP == row.GuestIP && h.Spec.Ephemeral == row.Spec.Ephemeral {
 		return nil
 	}

@@ -76,19 +76,26 @@ func (c *Conn) start() (*Conn, error) {
 
 // Serve is the accepting side: it answers HELLO and handles streams until the
 // input ends. With resync it starts afresh whenever its peer does, dropping
-// all streams, and the connection goes on.
+// all streams, and the connection goes on; a peer that does not speak this
+// wire is then ignored until it starts afresh.
 func Serve(rw io.ReadWriteCloser, resync bool, accept func(*Stream)) error {
 	c := newConn(rw, accept)
 	restarted := false
 	for {
-		if err := c.answerHello(resync, restarted); err != nil {
-			return c.end(err)
+		err := c.answerHello(resync, restarted)
+		if err == nil {
+			err = c.readFrames()
 		}
-		err := c.readFrames()
+		c.dropStreams(err)
+		var bad *VersionError
+		if resync && c.r.token != nil && (errors.Is(err, ErrProtocol) || errors.As(err, &bad)) {
+			if err = c.r.SkipTo(c.peer.Token); err == nil {
+				err = ErrResync
+			}
+		}
 		if !errors.Is(err, ErrResync) {
 			return c.end(err)
 		}
-		c.dropStreams(err)
 		restarted = true
 	}
 }
@@ -108,9 +115,11 @@ func (c *Conn) readHello() error {
 	if typ != TypeHello {
 		return fmt.Errorf("%w: frame type %d before HELLO", ErrProtocol, typ)
 	}
-	if c.peer, err = parseHello(p); err != nil {
-		return err
+	hello, err := parseHello(p)
+	if err != nil {
+		return err // and the last peer's token stays known
 	}
+	c.peer = hello
 	if c.peer.Major != Major {
 		return &VersionError{Ours: Major, Theirs: c.peer.Major}
 	}

@@ -60,8 +60,8 @@ const (
 
 // Limits of the wire.
 const (
-	MaxPayload  = 1 << 20  // bytes of a frame's payload
-	MaxData     = 32 << 10 // bytes of one DATA frame, so that frames of others get between
+	MaxPayload  = 1 << 20     // bytes of a frame's payload
+	MaxData     = 32<<10 - 64 // bytes of one DATA frame: others get between, and a virtio port takes the frame in one write
 	Window      = 256 << 10
 	MaxChannels = 4
 	MaxStreams  = 1024 // open at once on one connection

@@ -217,6 +217,40 @@ func TestNewHostStartsAfreshInTheMiddleOfAFrame(t *testing.T) {
 	}
 }
 
+func TestNonsenseIsIgnoredUntilTheHostStartsAfresh(t *testing.T) {
+	for name, nonsense := range map[string][]byte{
+		"frame type":   {99, 0, 0, 0},
+		"inside":       {byte(TypeData), 0, 0, 1, 0},
+		"half a hello": {byte(TypeHello), 0, 0, 2, 'b', 'n'},
+	} {
+		t.Run(name, func(t *testing.T) {
+			host, guest := net.Pipe()
+			ended := make(chan error, 1)
+			go func() { ended <- Serve(guest, true, func(s *Stream) { s.Finish([]byte("afresh")) }) }()
+			token := NewToken()
+			w := NewWriter(host)
+			_ = w.Write(TypeHello, Hello{Major, Minor, token}.append(nil), nil)
+			if _, _, err := NewReader(host).Next(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := host.Write(nonsense); err != nil {
+				t.Fatal(err)
+			}
+			c, err := Redial(host, token, NewToken(), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := c.Call(context.Background(), KindCall, nil); string(got) != "afresh" || err != nil {
+				t.Fatalf("got %q, %v", got, err)
+			}
+			_ = c.Close()
+			if err := <-ended; !errors.Is(err, ErrClosed) {
+				t.Fatalf("ended with %v", err)
+			}
+		})
+	}
+}
+
 func TestOtherMajorVersionIsRefusedByName(t *testing.T) {
 	here, there := net.Pipe()
 	go func() {

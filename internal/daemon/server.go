@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"path"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"banger"
@@ -19,13 +20,15 @@ func (d *daemon) server() *http.Server {
 	mux := http.NewServeMux()
 	r := newAPI(mux)
 	d.routes(r)
-	document, err := r.OpenAPI().MarshalJSON()
-	if err != nil {
-		panic(err) // depends on the source alone; a test makes it
-	}
+	document := sync.OnceValues(r.OpenAPI().MarshalJSON) // milliseconds nobody needs at the start
 	mux.HandleFunc("GET "+api.Prefix+"/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
+		text, err := document()
+		if err != nil {
+			write(w, d.faults.of("daemon.openapi", "", "", err))
+			return
+		}
 		w.Header().Set("Content-Type", "application/json")
-		_, _ = w.Write(document)
+		_, _ = w.Write(text)
 	})
 	mux.HandleFunc("/", unknown)
 	return &http.Server{

@@ -30,6 +30,20 @@ func BenchmarkExec(b *testing.B) {
 	}
 }
 
+// BenchmarkCall measures the shim's share alone: nothing is started for a call.
+func BenchmarkCall(b *testing.B) {
+	for _, through := range []string{"link", "shim"} {
+		b.Run(through, func(b *testing.B) {
+			link := guestlink.Over(benchConn(b, through == "shim"))
+			for b.Loop() {
+				if _, err := link.Stat(context.Background(), "/"); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
 // BenchmarkOutput measures a stream's throughput in the same way.
 func BenchmarkOutput(b *testing.B) {
 	for _, through := range []string{"link", "shim"} {

@@ -13,14 +13,13 @@ import (
 // insist is how soon a second Ctrl-C must follow to end banger itself.
 const insist = 2 * time.Second
 
-// endingSignals are INT, TERM and HUP, less those that whoever started us
-// wants ignored, as nohup does.
+// endingSignals are INT, TERM and, unless started under nohup, HUP. An INT
+// that shells have background jobs ignore is taken all the same: whoever sends
+// one means us.
 func endingSignals() []os.Signal {
-	var list []os.Signal
-	for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
-		if !signal.Ignored(s) {
-			list = append(list, s)
-		}
+	list := []os.Signal{syscall.SIGINT, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		list = append(list, syscall.SIGHUP)
 	}
 	return list
 }

@@ -69,9 +69,9 @@ func TestReaderThatStandsStillDelaysNoOtherStream(t *testing.T) {
 	full := make(chan struct{})
 	go func() {
 		w := stuck.Writer(Stdin)
-		_, _ = w.Write(make([]byte, 2*Window)) // fits: one window each way
+		_, _ = w.Write(make([]byte, Window)) // fits, whoever reads
 		close(full)
-		_, _ = w.Write(make([]byte, 4*Window)) // does not
+		_, _ = w.Write(make([]byte, 5*Window)) // does not
 	}()
 	<-full
 	other, err := c.Open(KindExec, nil)

@@ -3,6 +3,7 @@ package guest
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"time"
 
@@ -62,6 +63,9 @@ func serve(version string) int {
 // initMachine is PID 1: it never returns, since the kernel would panic.
 func initMachine(version string) int {
 	debug.SetTraceback("single")
+	// On one processor a goroutine that the link's reader wakes would wait
+	// until the runtime notices that the reader blocks again.
+	runtime.GOMAXPROCS(max(2, runtime.NumCPU()))
 	sys, err := boot.Up()
 	for _, problem := range sys.Problems {
 		fmt.Fprintln(os.Stderr, "banger:", problem)

@@ -15,8 +15,11 @@ import (
 // system is the real machine, with the agent as its PID 1.
 type system struct {
 	*boot.System
-	oomScore *os.File   // the agent's own, or nil
-	accounts sync.Mutex // of adding users
+	oomScore *os.File // the agent's own, or nil
+
+	users    sync.Mutex // guards what follows, and adding users
+	accounts accounts
+	read     [2]fileVersion // of passwd and group, as they were read
 
 	mu     sync.Mutex
 	failed []string // what setup could not do, the last time
@@ -31,9 +34,13 @@ func (m *system) lookup(name string, uid uint32) (user, error) {
 	if name == "" {
 		name = "root"
 	}
-	m.accounts.Lock()
-	defer m.accounts.Unlock()
-	u, ok := readAccounts("/etc").find(name)
+	m.users.Lock()
+	defer m.users.Unlock()
+	// Looking is several times cheaper than reading through an overlay.
+	if now := [2]fileVersion{versionOf("/etc/passwd"), versionOf("/etc/group")}; now != m.read {
+		m.accounts, m.read = readAccounts("/etc"), now
+	}
+	u, ok := m.accounts.find(name)
 	if !ok {
 		var err error
 		if u, err = addUser("", name, uid); err != nil {
@@ -42,6 +49,21 @@ func (m *system) lookup(name string, uid uint32) (user, error) {
 	}
 	u.self = u.uid == 0 && u.gid == 0 && len(u.groups) == 0
 	return u, nil
+}
+
+// fileVersion tells one content of a file from the next.
+type fileVersion struct {
+	ino           uint64
+	size          int64
+	mtime, change unix.Timespec
+}
+
+func versionOf(file string) (v fileVersion) {
+	var st unix.Stat_t
+	if unix.Stat(file, &st) == nil {
+		v = fileVersion{st.Ino, st.Size, st.Mtim, st.Ctim}
+	}
+	return v
 }
 
 // prepare makes a child begin in its cgroup and with the limits of ordinary
@@ -76,12 +98,12 @@ func (m *system) diskDir() string {
 	return "/proc/self/fd/" + strconv.Itoa(int(m.Disk.Fd()))
 }
 
-func (m *system) setup(s guestwire.Setup) error {
+func (m *system) setup(s guestwire.Setup) ([]string, error) {
 	failed := m.apply(s)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.failed = failed
-	return nil
+	return failed, nil
 }
 
 func (m *system) signalAll(sig int) { _ = unix.Kill(-1, syscall.Signal(sig)) }

@@ -53,12 +53,14 @@ func TestScripts(t *testing.T) {
 	}
 	shared := t.TempDir()
 	guest := filepath.Join(shared, "banger-guest")
-	if err := os.WriteFile(guest, agent, 0o755); err != nil {
+	monitor := filepath.Join(shared, "vmm")
+	script := "#!/bin/sh\ncase $1 in serve) exec " + guest + " serve;; *) echo QEMU emulator version 7.2.0;; esac\n"
+	if err := errors.Join(os.WriteFile(guest, agent, 0o755), os.WriteFile(monitor, []byte(script), 0o755)); err != nil {
 		t.Fatal(err)
 	}
 	testscript.Run(t, testscript.Params{
 		Dir:             filepath.Join("testdata", "script"),
-		Setup:           func(env *testscript.Env) error { return furnish(env, shared, guest) },
+		Setup:           func(env *testscript.Env) error { return furnish(env, shared, monitor) },
 		UpdateScripts:   *update,
 		ContinueOnError: true,
 		Cmds:            map[string]func(*testscript.TestScript, bool, []string){"status": cmdStatus, "matches": cmdMatches},
@@ -67,7 +69,7 @@ func TestScripts(t *testing.T) {
 
 // furnish gives a script an installation with a kernel and an image that are
 // empty files, and sees to its end.
-func furnish(env *testscript.Env, shared, guest string) error {
+func furnish(env *testscript.Env, shared, monitor string) error {
 	env.Vars = append(env.Vars,
 		"HOME="+env.WorkDir,
 		"XDG_STATE_HOME="+env.WorkDir+"/.state",
@@ -76,9 +78,7 @@ func furnish(env *testscript.Env, shared, guest string) error {
 		"XDG_RUNTIME_DIR="+env.WorkDir+"/.run",
 	)
 	state := filepath.Join(env.WorkDir, ".state", "banger")
-	monitor := filepath.Join(shared, "vmm")
 	files := map[string]string{
-		monitor: "#!/bin/sh\ncase $1 in serve) exec " + guest + " serve;; *) echo QEMU emulator version 7.2.0;; esac\n",
 		env.WorkDir + "/.config/banger/config.toml": fmt.Sprintf("qemu_bin = %q\naccel = \"tcg\"\n[vm_defaults]\nvcpu = 1\nmemory_mib = 128\ndisk_size = \"1G\"\n", monitor),
 	}
 	if err := errors.Join(writeFiles(files), os.Mkdir(env.WorkDir+"/.run", 0o700), addKernel(state), addImage(state)); err != nil {

@@ -7,7 +7,7 @@ import "os"
 // Relative paths start at Config.Dir.
 type Saved struct {
 	Memory string `json:"memory"` // as large as the machine's memory, sparse
-	State  string `json:"state"`  // of the devices, and what machine it was; some 20 kB
+	State  string `json:"state"`  // of the devices, and what machine it was; 50 kB for each device
 }
 
 // Source is what a machine is restored from.

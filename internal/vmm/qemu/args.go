@@ -13,30 +13,63 @@ import (
 // a meaning of its own.
 type object map[string]any
 
-// arguments is QEMU's command line. clock is the part of the kernel's that
-// depends on the host.
+// arguments is QEMU's command line for a machine that boots. clock is the part
+// of the kernel's that depends on the host.
 func arguments(cfg vmm.Config, clock []string) []string {
+	args := append(machineArgs(cfg),
+		"-object", encode(object{"qom-type": "memory-backend-ram", "id": ramID, "size": cfg.MemoryMiB << 20}),
+		"-kernel", cfg.Kernel,
+		"-append", kernelCmdline(cfg, clock),
+	)
+	if cfg.Initrd != "" {
+		args = append(args, "-initrd", cfg.Initrd)
+	}
+	for i, d := range cfg.Disks {
+		args = append(args, diskArgs(d, fdDisks+i)...)
+	}
+	return args
+}
+
+// restoreArguments is QEMU's command line for a machine whose memory is what
+// lies behind fdMemory and which waits for its devices' state.
+//
+// The guest's writes go to private pages, never to the file. QEMU 7.2 opens it
+// for writing all the same: what keeps a file safe that others use is its seal.
+func restoreArguments(cfg vmm.Config) []string {
+	args := append(machineArgs(cfg),
+		"-object", encode(object{
+			"qom-type": "memory-backend-file", "id": ramID, "size": cfg.MemoryMiB << 20,
+			"mem-path": fmt.Sprintf("/proc/self/fd/%d", fdMemory), "share": false,
+		}),
+		"-incoming", "defer",
+	)
+	for i, d := range cfg.Disks {
+		args = append(args, incomingDiskArgs(d, fdRestoredDisks+2*i)...)
+	}
+	return args
+}
+
+// ramID names the machine's memory.
+const ramID = "ram"
+
+// machineArgs is what a machine has in common with those restored from it. The
+// stream of a saved state holds no description of itself and of its machine:
+// xen-save-devices-state, which writes it, knows of neither.
+func machineArgs(cfg vmm.Config) []string {
 	args := []string{
 		"-nodefaults", "-no-user-config", "-display", "none",
 		"-no-reboot", // a reset ends QEMU: the shim decides what follows
 		"-S",         // until the monitor listens
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
-		"-machine", "microvm,acpi=on,pcie=off,usb=off,graphics=off,dump-guest-core=off",
+		"-machine", "microvm,acpi=on,pcie=off,usb=off,graphics=off,dump-guest-core=off,suppress-vmdesc=on,memory-backend=" + ramID,
 		"-smp", strconv.Itoa(cfg.VCPU),
 		"-m", strconv.FormatInt(cfg.MemoryMiB, 10),
 		"-global", "virtio-mmio.force-legacy=off",
-		"-kernel", cfg.Kernel,
-		"-append", kernelCmdline(cfg, clock),
-	}
-	if cfg.Initrd != "" {
-		args = append(args, "-initrd", cfg.Initrd)
+		"-global", "migration.send-configuration=off",
+		"-add-fd", fmt.Sprintf("fd=%d,set=%d", fdDevices, fdDevices),
 	}
 	args = append(args, accelArgs(cfg.Accel)...)
-	args = append(args, wireArgs()...)
-	for i, d := range cfg.Disks {
-		args = append(args, diskArgs(d, fdDisks+i)...)
-	}
-	return args
+	return append(args, wireArgs()...)
 }
 
 // accelArgs chooses the CPU. Under emulation tb-size bounds the translation
@@ -66,13 +99,27 @@ func wireArgs() []string {
 // diskArgs gives QEMU the disk behind descriptor fd. Flushes of the guest
 // reach the file (writeback honours them), discards punch holes in it.
 func diskArgs(d vmm.Disk, fd int) []string {
-	return []string{
+	return append([]string{"-add-fd", fmt.Sprintf("fd=%d,set=%d", fd, fd)}, blockArgs(d, fd, "auto")...)
+}
+
+// incomingDiskArgs gives QEMU the disk behind descriptor fd, which is
+// read-only, and the next one, which has the disk's own mode: QEMU reads until
+// the machine is about to run, and then opens the file again. It cannot move
+// its locks from one descriptor to the other.
+func incomingDiskArgs(d vmm.Disk, fd int) []string {
+	return append([]string{
 		"-add-fd", fmt.Sprintf("fd=%d,set=%d", fd, fd),
+		"-add-fd", fmt.Sprintf("fd=%d,set=%d", fd+1, fd),
+	}, blockArgs(d, fd, "off")...)
+}
+
+func blockArgs(d vmm.Disk, set int, locking string) []string {
+	return []string{
 		"-blockdev", encode(object{
 			"driver": "raw", "node-name": node(d.Serial), "read-only": d.ReadOnly, "discard": "unmap",
 			"file": object{
-				"driver": "file", "filename": fmt.Sprintf("/dev/fdset/%d", fd),
-				"read-only": d.ReadOnly, "discard": "unmap", "aio": "threads",
+				"driver": "file", "filename": fmt.Sprintf("/dev/fdset/%d", set),
+				"read-only": d.ReadOnly, "discard": "unmap", "aio": "threads", "locking": locking,
 			},
 		}),
 		"-device", encode(object{"driver": "virtio-blk-device", "drive": node(d.Serial), "serial": d.Serial}),

@@ -24,7 +24,7 @@ func TestDisksAreGivenByDescriptorInOrder(t *testing.T) {
 	args := arguments(vmm.Config{Accel: vmm.TCG, VCPU: 2, MemoryMiB: 512, Kernel: "k", Disks: []vmm.Disk{
 		{Serial: "root", Path: "/a,b", ReadOnly: true}, {Serial: "disk", Path: "/c"},
 	}}, nil)
-	if got := valuesOf(args, "-add-fd"); !slices.Equal(got, []string{"fd=6,set=6", "fd=7,set=7"}) {
+	if got := valuesOf(args, "-add-fd"); !slices.Equal(got, []string{"fd=6,set=6", "fd=7,set=7", "fd=8,set=8"}) {
 		t.Errorf("descriptors: %q", got)
 	}
 	if strings.Contains(strings.Join(args, " "), "/a,b") {
@@ -43,7 +43,7 @@ func TestDisksAreGivenByDescriptorInOrder(t *testing.T) {
 			t.Fatal(err)
 		}
 		ro := i == 0
-		if node.ReadOnly != ro || node.File.ReadOnly != ro || node.File.Name != []string{"/dev/fdset/6", "/dev/fdset/7"}[i] {
+		if node.ReadOnly != ro || node.File.ReadOnly != ro || node.File.Name != []string{"/dev/fdset/7", "/dev/fdset/8"}[i] {
 			t.Errorf("disk %d: %+v", i, node)
 		}
 	}

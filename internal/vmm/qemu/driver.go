@@ -31,6 +31,7 @@ func (Driver) Features() vmm.Features {
 		UncompressedKernel: true,
 		Pause:              true,
 		DiskGrowth:         true,
+		Snapshots:          true,
 		Accels:             []vmm.Accel{vmm.KVM, vmm.TCG},
 	}
 }
@@ -59,9 +60,21 @@ func boot(ctx context.Context, cfg vmm.Config, out vmm.IO) (*machine, error) {
 	if err != nil {
 		return nil, err
 	}
+	m, err := launch(cfg, arguments(cfg, clock), w, out)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.run(ctx); err != nil {
+		return nil, m.abandon(ctx, err)
+	}
+	return m, nil
+}
+
+// launch starts a QEMU that waits for its monitor's orders.
+func launch(cfg vmm.Config, args []string, w *wires, out vmm.IO) (*machine, error) {
 	process, isolation, err := start(child.Spec{
 		Path:  cfg.Binary,
-		Args:  arguments(cfg, clock),
+		Args:  args,
 		Dir:   cfg.Dir,
 		Files: w.far,
 	})
@@ -70,11 +83,7 @@ func boot(ctx context.Context, cfg vmm.Config, out vmm.IO) (*machine, error) {
 		w.closeNear()
 		return nil, startError(cfg.Binary, err)
 	}
-	m := newMachine(process, isolation, w, out)
-	if err := m.run(ctx); err != nil {
-		return nil, m.abandon(ctx, err)
-	}
-	return m, nil
+	return newMachine(cfg, process, isolation, w, out), nil
 }
 
 func startError(binary string, err error) error {

@@ -11,9 +11,12 @@ import (
 	"banger/internal/vmm"
 )
 
-// note keeps the reason of the last SHUTDOWN event: QEMU's exit status is 0
-// for all of them.
+// note keeps the reason of the last SHUTDOWN event, since QEMU's exit status is
+// 0 for all of them, and that the vCPUs have begun to run.
 func (m *machine) note(e event) {
+	if e.Name == "RESUME" && !m.hasResumed() {
+		close(m.resumed)
+	}
 	var data struct{ Reason string }
 	if e.Name != "SHUTDOWN" || json.Unmarshal(e.Data, &data) != nil {
 		return
@@ -21,6 +24,15 @@ func (m *machine) note(e event) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.shutdown = data.Reason
+}
+
+func (m *machine) hasResumed() bool {
+	select {
+	case <-m.resumed:
+		return true
+	default:
+		return false
+	}
 }
 
 // ending is how the machine ended; log is the last line QEMU wrote.

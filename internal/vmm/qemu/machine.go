@@ -19,12 +19,18 @@ const drain = 500 * time.Millisecond
 
 // machine is one QEMU process. It implements vmm.Machine.
 type machine struct {
+	cfg       vmm.Config
+	base      *os.File // the memory it was restored from, or nil
 	process   *child.Child
 	isolation []string
 	monitor   *monitor
 	agent     net.Conn
+	devices   *os.File      // what QEMU writes when it saves their state
+	resumed   chan struct{} // closed when the vCPUs run for the first time
 	done      chan struct{}
 	exit      vmm.Exit // valid after done
+
+	saving sync.Mutex // held by Save
 
 	mu       sync.Mutex
 	shutdown string    // reason of the last SHUTDOWN event
@@ -32,8 +38,11 @@ type machine struct {
 }
 
 // newMachine takes over the near ends of w and follows the process to its end.
-func newMachine(process *child.Child, isolation []string, w *wires, out vmm.IO) *machine {
-	m := &machine{process: process, isolation: isolation, agent: w.agent, done: make(chan struct{})}
+func newMachine(cfg vmm.Config, process *child.Child, isolation []string, w *wires, out vmm.IO) *machine {
+	m := &machine{
+		cfg: cfg, process: process, base: w.base, isolation: isolation, agent: w.agent, devices: w.devices,
+		resumed: make(chan struct{}), done: make(chan struct{}),
+	}
 	m.monitor = newMonitor(w.monitor, m.note)
 	var log lastLine
 	var pumps sync.WaitGroup
@@ -47,6 +56,10 @@ func newMachine(process *child.Child, isolation []string, w *wires, out vmm.IO) 
 		pumps.Wait()
 		<-m.monitor.closed
 		m.exit = m.ending(log.String())
+		m.devices.Close()
+		if m.base != nil {
+			m.base.Close()
+		}
 		close(m.done)
 	}()
 	return m
@@ -115,7 +128,11 @@ func (m *machine) command(ctx context.Context, name string, args any) error {
 }
 
 func (m *machine) query(ctx context.Context, name string, args, result any) error {
-	err := m.monitor.execute(ctx, name, args, result)
+	return m.explain(name, m.monitor.execute(ctx, name, args, result))
+}
+
+// explain turns what became of a command into what callers understand.
+func (m *machine) explain(name string, err error) error {
 	if errors.Is(err, errMonitorClosed) {
 		return banger.Errorf(banger.NotRunning, "the machine has ended")
 	}

@@ -21,6 +21,7 @@ type monitor struct {
 	onEvent func(event)
 	ready   chan struct{} // closed at the greeting
 	closed  chan struct{} // closed when the connection ends
+	version string        // QEMU's, valid after ready
 
 	mu      sync.Mutex
 	lastID  int
@@ -29,11 +30,17 @@ type monitor struct {
 
 // message is anything QEMU sends: a greeting, an answer or an event.
 type message struct {
-	QMP    json.RawMessage `json:"QMP"`
+	QMP    *greeting       `json:"QMP"`
 	ID     int             `json:"id"`
 	Return json.RawMessage `json:"return"`
 	Error  *qmpError       `json:"error"`
 	event
+}
+
+type greeting struct {
+	Version struct {
+		QEMU struct{ Major, Minor, Micro int } `json:"qemu"`
+	} `json:"version"`
 }
 
 type event struct {
@@ -72,6 +79,8 @@ func (m *monitor) read() {
 		switch {
 		case msg.QMP != nil:
 			if !greeted {
+				v := msg.QMP.Version.QEMU
+				m.version = fmt.Sprintf("%d.%d.%d", v.Major, v.Minor, v.Micro)
 				close(m.ready)
 			}
 			greeted = true

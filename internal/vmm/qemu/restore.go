@@ -2,12 +2,83 @@ package qemu
 
 import (
 	"context"
+	"fmt"
+	"os"
 
 	"banger"
 	"banger/internal/vmm"
 )
 
 // Restore implements vmm.Driver.
-func (Driver) Restore(ctx context.Context, cfg vmm.Config, from vmm.Source, out vmm.IO) (vmm.Machine, error) {
-	return nil, banger.Errorf(banger.BadRequest, "cannot restore a machine yet")
+func (d Driver) Restore(ctx context.Context, cfg vmm.Config, from vmm.Source, out vmm.IO) (vmm.Machine, error) {
+	m, err := restore(ctx, cfg, from, out)
+	if err != nil {
+		return nil, banger.Wrap(err, "cannot restore the machine")
+	}
+	return m, nil
+}
+
+func restore(ctx context.Context, cfg vmm.Config, from vmm.Source, out vmm.IO) (*machine, error) {
+	if err := cfg.CheckRestore(); err != nil {
+		return nil, err
+	}
+	state, err := vmm.ReadState(cfg.At(from.State))
+	if err != nil {
+		return nil, err
+	}
+	if err := state.Fits(Driver{}.Name(), cfg, from.Memory); err != nil {
+		return nil, err
+	}
+	w, err := openRestoreWires(cfg, from.Memory)
+	if err != nil {
+		return nil, err
+	}
+	m, err := launch(cfg, restoreArguments(cfg), w, out)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.load(ctx, w.state, state.Devices); err != nil {
+		return nil, m.abandon(ctx, err)
+	}
+	return m, nil
+}
+
+// load gives QEMU the state of its devices and lets the vCPUs run. A state
+// that QEMU cannot take ends it.
+func (m *machine) load(ctx context.Context, to *os.File, devices []byte) error {
+	fed := make(chan error, 1)
+	go func() {
+		_, err := to.Write(devices)
+		to.Close()
+		fed <- err
+	}()
+	if err := m.takeIn(ctx); err != nil {
+		return err // abandon ends QEMU, and that the feeding
+	}
+	if err := <-fed; err != nil {
+		return fmt.Errorf("cannot pass on the saved state: %w", err)
+	}
+	return nil
+}
+
+// takeIn has QEMU read its state, and returns when the vCPUs run. While the
+// state comes in, cont only says what is to happen after it.
+func (m *machine) takeIn(ctx context.Context) error {
+	if err := m.monitor.handshake(ctx); err != nil {
+		return err
+	}
+	if err := m.monitor.execute(ctx, "migrate-incoming", object{"uri": fmt.Sprintf("fd:%d", fdState)}, nil); err != nil {
+		return err
+	}
+	if err := m.monitor.execute(ctx, "cont", nil, nil); err != nil {
+		return err
+	}
+	select {
+	case <-m.resumed:
+		return nil
+	case <-m.monitor.closed:
+		return errMonitorClosed
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }

@@ -2,12 +2,165 @@ package qemu
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"banger"
 	"banger/internal/vmm"
 )
 
-// Save implements vmm.Machine.
+// undoLimit bounds letting a machine run again whose Save failed.
+const undoLimit = 10 * time.Second
+
+// Save implements vmm.Machine. QEMU's own way, migration, writes the whole
+// memory into a stream, from which no two machines could share a page; so it
+// saves the devices only, and we take the memory.
 func (m *machine) Save(ctx context.Context, to vmm.Saved, frozen func() error) error {
-	return banger.Errorf(banger.BadRequest, "cannot save the machine yet")
+	m.saving.Lock()
+	defer m.saving.Unlock()
+	files, err := m.createSaved(to)
+	if err != nil {
+		return banger.Wrap(err, "cannot save the machine")
+	}
+	if err := errors.Join(m.save(ctx, files, frozen), files.close()); err != nil {
+		files.remove()
+		return banger.Wrap(err, "cannot save the machine")
+	}
+	return nil
+}
+
+// savedFiles are the files of a Save under way.
+type savedFiles struct{ memory, state *os.File }
+
+func (m *machine) createSaved(to vmm.Saved) (savedFiles, error) {
+	memory, err := createNew(m.cfg.At(to.Memory))
+	if err != nil {
+		return savedFiles{}, err
+	}
+	state, err := createNew(m.cfg.At(to.State))
+	if err != nil {
+		memory.Close()
+		os.Remove(memory.Name())
+		return savedFiles{}, err
+	}
+	return savedFiles{memory, state}, nil
+}
+
+func createNew(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, os.ErrExist) {
+		return nil, banger.Errorf(banger.AlreadyExists, "%w", err)
+	}
+	return f, err
+}
+
+func (f savedFiles) close() error { return errors.Join(f.memory.Close(), f.state.Close()) }
+
+func (f savedFiles) remove() {
+	os.Remove(f.memory.Name())
+	os.Remove(f.state.Name())
+}
+
+func (m *machine) save(ctx context.Context, to savedFiles, frozen func() error) (err error) {
+	if err := m.prepareSave(ctx, to.memory); err != nil {
+		return err
+	}
+	memory, err := m.findRAM(ctx)
+	if err != nil {
+		return err
+	}
+	var status struct{ Running bool }
+	if err := m.query(ctx, "query-status", nil, &status); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil && status.Running {
+			fresh, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
+			defer cancel()
+			err = errors.Join(err, m.Resume(fresh))
+		}
+	}()
+	if err := m.Pause(ctx); err != nil {
+		return err
+	}
+	return m.copyFrozen(ctx, memory, to, frozen)
+}
+
+// prepareSave does what can be done while the guest runs: it copies the memory
+// the machine was restored from, and has the disks written out, since stop
+// does that too and would take as long as there is to write.
+func (m *machine) prepareSave(ctx context.Context, memory *os.File) error {
+	var work errgroup.Group
+	work.Go(func() error {
+		if m.base == nil {
+			return memory.Truncate(m.cfg.MemoryMiB << 20)
+		}
+		return vmm.CopySparse(memory, m.base)
+	})
+	for _, d := range m.cfg.Disks {
+		if !d.ReadOnly {
+			work.Go(func() error { return syncData(m.cfg.At(d.Path)) })
+		}
+	}
+	return work.Wait()
+}
+
+func syncData(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return unix.Fdatasync(int(f.Fd()))
+}
+
+// copyFrozen copies what stands still: the memory on one core, devices and
+// disks on another.
+func (m *machine) copyFrozen(ctx context.Context, memory ram, to savedFiles, frozen func() error) error {
+	var work errgroup.Group
+	work.Go(func() error { return memory.copyOwn(ctx, to.memory) })
+	devices, err := m.deviceState(ctx)
+	if err == nil {
+		err = writeState(to.state, vmm.StateOf(Driver{}.Name(), m.monitor.version, m.cfg), devices)
+	}
+	if err == nil && frozen != nil {
+		err = frozen()
+	}
+	return errors.Join(err, work.Wait())
+}
+
+func writeState(to *os.File, s vmm.State, devices []byte) error {
+	s.Devices = devices
+	text, err := s.Encode()
+	if err != nil {
+		return err
+	}
+	_, err = to.Write(text)
+	return err
+}
+
+// deviceState asks QEMU for the state of everything but memory. The command is
+// Xen's, which keeps memory elsewhere too, and needs no Xen.
+func (m *machine) deviceState(ctx context.Context) ([]byte, error) {
+	if err := m.devices.Truncate(0); err != nil { // of an earlier Save
+		return nil, err
+	}
+	err := m.command(ctx, "xen-save-devices-state", object{"filename": fmt.Sprintf("/dev/fdset/%d", fdDevices), "live": false})
+	if err != nil {
+		return nil, err
+	}
+	info, err := m.devices.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() > vmm.MaxState {
+		return nil, fmt.Errorf("the state of the devices has %s", banger.FormatSize(info.Size()))
+	}
+	return io.ReadAll(io.NewSectionReader(m.devices, 0, info.Size()))
 }

@@ -11,12 +11,21 @@ import (
 	"banger/internal/vmm"
 )
 
-// The descriptors QEMU inherits, in this order; its disks follow.
+// The descriptors QEMU inherits, in this order. The disks of a machine that
+// boots follow, one for each.
 const (
 	fdMonitor = 3 + iota
 	fdConsole
 	fdAgent
+	fdDevices
 	fdDisks
+)
+
+// A machine that is restored gets these instead, and two for each disk.
+const (
+	fdMemory = fdDisks + iota
+	fdState
+	fdRestoredDisks
 )
 
 // wires holds both ends of everything that joins us to a QEMU.
@@ -26,31 +35,107 @@ type wires struct {
 	monitor net.Conn
 	console net.Conn
 	agent   net.Conn
+	devices *os.File // what QEMU writes when it saves their state
+
+	// For a machine that is restored.
+	base  *os.File // the saved memory
+	state *os.File // where the devices' state is read from
 }
 
-// openWires opens all of them, or none.
-func openWires(cfg vmm.Config) (w *wires, err error) {
-	w = &wires{}
-	defer func() {
-		if err != nil {
-			w.closeFar()
-			w.closeNear()
+// openWires opens all a machine needs that boots, or nothing.
+func openWires(cfg vmm.Config) (*wires, error) {
+	w := &wires{}
+	err := w.openCommon()
+	for _, d := range cfg.Disks {
+		if err == nil {
+			err = w.openDisk(cfg.At(d.Path), d, d.ReadOnly)
 		}
-	}()
-	if err := w.openStandard(); err != nil {
+	}
+	return w.orNothing(err)
+}
+
+// openRestoreWires opens all a machine needs that is restored, or nothing.
+// QEMU reads its devices' state from the far end of the pipe.
+func openRestoreWires(cfg vmm.Config, memory *os.File) (*wires, error) {
+	w := &wires{}
+	err := w.openCommon()
+	if err == nil {
+		err = w.openState(memory)
+	}
+	for _, d := range cfg.Disks {
+		for _, readOnly := range []bool{true, d.ReadOnly} {
+			if err == nil {
+				err = w.openDisk(cfg.At(d.Path), d, readOnly)
+			}
+		}
+	}
+	return w.orNothing(err)
+}
+
+func (w *wires) orNothing(err error) (*wires, error) {
+	if err != nil {
+		w.closeFar()
+		w.closeNear()
 		return nil, err
+	}
+	return w, nil
+}
+
+// openCommon opens what every machine has.
+func (w *wires) openCommon() (err error) {
+	if err := w.openStandard(); err != nil {
+		return err
 	}
 	for _, near := range []*net.Conn{&w.monitor, &w.console, &w.agent} { // the order of the constants
 		if *near, err = w.openPair(); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	for _, d := range cfg.Disks {
-		if err := w.openDisk(cfg.At(d.Path), d); err != nil {
-			return nil, err
-		}
+	return w.openDevices()
+}
+
+// openDevices makes a file in RAM that QEMU can only append to. QEMU keeps a
+// descriptor for as long as it stands still, so that the end of a pipe would
+// not show.
+func (w *wires) openDevices() error {
+	fd, err := unix.MemfdCreate("banger-devices", unix.MFD_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("memfd_create: %w", err)
 	}
-	return w, nil
+	w.devices = os.NewFile(uintptr(fd), "device state")
+	far, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", fd), os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return err
+	}
+	w.far = append(w.far, far)
+	return nil
+}
+
+func (w *wires) openState(memory *os.File) (err error) {
+	if w.base, err = duplicate(memory); err != nil {
+		return err
+	}
+	its, err := duplicate(memory)
+	if err != nil {
+		return err
+	}
+	w.far = append(w.far, its)
+	far, near, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	w.far = append(w.far, far)
+	w.state = near
+	return nil
+}
+
+// duplicate gives a descriptor of our own for what f is.
+func duplicate(f *os.File) (*os.File, error) {
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return nil, fmt.Errorf("cannot duplicate the descriptor of %s: %w", f.Name(), err)
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
 }
 
 // openStandard gives QEMU an empty stdin and one pipe for all it says.
@@ -82,9 +167,9 @@ func (w *wires) openPair() (net.Conn, error) {
 
 // openDisk opens the file with no more rights than the guest is to have: QEMU
 // cannot write what it holds read-only.
-func (w *wires) openDisk(path string, d vmm.Disk) error {
+func (w *wires) openDisk(path string, d vmm.Disk, readOnly bool) error {
 	flags := os.O_RDWR
-	if d.ReadOnly {
+	if readOnly {
 		flags = os.O_RDONLY
 	}
 	f, err := os.OpenFile(path, flags, 0)
@@ -104,8 +189,10 @@ func (w *wires) closeFar() {
 }
 
 func (w *wires) closeNear() {
-	if w.log != nil {
-		w.log.Close()
+	for _, f := range []*os.File{w.log, w.devices, w.base, w.state} {
+		if f != nil {
+			f.Close()
+		}
 	}
 	for _, c := range []net.Conn{w.monitor, w.console, w.agent} {
 		if c != nil {

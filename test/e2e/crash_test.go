@@ -40,7 +40,16 @@ func (w home) leftovers() (left []string) {
 func (w home) expectNothingLeft(t *testing.T) {
 	t.Helper()
 	w.must(t, "ps", "-a") // the next command puts right what was left
-	eventually(t, "leftovers go", func() bool { return len(w.leftovers()) == 0 })
+	var left []string
+	defer func() {
+		if len(left) > 0 {
+			t.Logf("left:\n%s", strings.Join(left, "\n"))
+		}
+	}()
+	eventually(t, "leftovers go", func() bool {
+		left = w.leftovers()
+		return len(left) == 0
+	})
 	if ids := w.must(t, "ps", "-a", "-q"); ids != "" {
 		t.Errorf("rows are left: %s", ids)
 	}

@@ -98,12 +98,12 @@ func (m *system) diskDir() string {
 	return "/proc/self/fd/" + strconv.Itoa(int(m.Disk.Fd()))
 }
 
-func (m *system) setup(s guestwire.Setup) ([]string, error) {
+func (m *system) setup(s guestwire.Setup) error {
 	failed := m.apply(s)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.failed = failed
-	return failed, nil
+	return nil
 }
 
 func (m *system) signalAll(sig int) { _ = unix.Kill(-1, syscall.Signal(sig)) }

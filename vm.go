@@ -91,6 +91,12 @@ type Stats struct {
 	GuestDiskTotal  int64     `json:"guest_disk_total"`  // bytes
 }
 
+// Phase is a part of a start and how long it took.
+type Phase struct {
+	Name   string  `json:"name"`
+	Millis float64 `json:"ms"`
+}
+
 // Workspace records the repository that was brought into a VM.
 type Workspace struct {
 	GuestPath  string    `json:"guest_path,omitempty"`

@@ -61,6 +61,13 @@ func (c *Client) PullImage(ctx context.Context, req api.PullImage, on Watch) (i 
 	return i, err
 }
 
+// PruneCache removes what can be made again and nothing uses; with DryRun it
+// only says what that is.
+func (c *Client) PruneCache(ctx context.Context, req api.PruneCache) (p api.Pruned, err error) {
+	err = c.call(ctx, http.MethodPost, "/images/cache/prune", req, &p)
+	return p, err
+}
+
 // Kernels lists installed kernels, and with available those that could be
 // pulled.
 func (c *Client) Kernels(ctx context.Context, available bool) (all []api.Kernel, err error) {

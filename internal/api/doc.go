@@ -31,6 +31,7 @@ package api
 //	GET    /v1/images/REF               Image
 //	DELETE /v1/images/REF               nothing
 //	POST   /v1/images/pull              PullImage → Image *
+//	POST   /v1/images/cache/prune       PruneCache → Pruned
 //	GET    /v1/kernels?available=BOOL   []Kernel
 //	GET    /v1/kernels/NAME             Kernel
 //	DELETE /v1/kernels/NAME             nothing

@@ -39,6 +39,8 @@ type VM struct {
 	BootID        string           `json:"boot_id,omitempty" doc:"of the guest kernel"`
 	GuestKernel   string           `json:"guest_kernel,omitempty" doc:"uname -r"`
 	Parent        string           `json:"parent,omitempty" doc:"id of the VM it was forked from"`
+	Template      string           `json:"template,omitempty" doc:"id of the template its present boot is a fork of"`
+	Trace         []banger.Phase   `json:"trace,omitempty" doc:"where the time of its start went"`
 	Foreign       bool             `json:"foreign,omitempty" doc:"written by another tool: can be shown and deleted only"`
 	CreatedAt     time.Time        `json:"created_at"`
 	UpdatedAt     time.Time        `json:"updated_at"`
@@ -112,6 +114,27 @@ func (i Image) RefName() string { return i.Name }
 type PullImage struct {
 	Ref   string `json:"ref" minLength:"1"`
 	Force bool   `json:"force,omitempty" doc:"build it again"`
+}
+
+// PruneCache removes what can be made again.
+type PruneCache struct {
+	DryRun bool `json:"dry_run,omitempty" doc:"only say what would go"`
+}
+
+// Pruned is what went, or would go.
+type Pruned struct {
+	Templates  []Template `json:"templates"`
+	FreedBytes int64      `json:"freed_bytes"`
+}
+
+// Template is a saved machine that VMs are forked from.
+type Template struct {
+	ID        string    `json:"id"`
+	Image     string    `json:"image" doc:"digest"`
+	VCPU      int       `json:"vcpu"`
+	MemoryMiB int64     `json:"memory_mib"`
+	SizeBytes int64     `json:"size_bytes" doc:"on the host's disk"`
+	UsedAt    time.Time `json:"used_at"`
 }
 
 // Kernel is a kernel entry, or one that could be pulled.

@@ -90,6 +90,18 @@ func newDaemonRun(a *app) *cobra.Command {
 	}
 }
 
+// newTemplate is what the daemon starts to make a template.
+func newTemplate(a *app) *cobra.Command {
+	cmd := newGroup(a, "template", "Saved machines that VMs are forked from", &cobra.Command{
+		Use:   "make <spec>",
+		Short: "Make the template that a file asks for",
+		Args:  exactly("spec"),
+		RunE:  func(cmd *cobra.Command, args []string) error { return a.deps.Template(cmd.Context(), args[0]) },
+	})
+	cmd.Hidden = true
+	return cmd
+}
+
 // newShim is what the daemon starts per VM.
 func newShim(a *app) *cobra.Command {
 	return &cobra.Command{

@@ -8,6 +8,7 @@ import (
 	"banger/internal/daemon"
 	"banger/internal/paths"
 	"banger/internal/shim"
+	"banger/internal/template"
 	"banger/internal/vmm"
 	"banger/internal/vmm/qemu"
 )
@@ -20,6 +21,9 @@ func Real() Deps {
 		},
 		Shim: func(ctx context.Context, dir string) error {
 			return shim.Main(ctx, dir, shim.Options{Build: build.ID(), Driver: driver})
+		},
+		Template: func(ctx context.Context, spec string) error {
+			return template.Main(ctx, spec, driver)
 		},
 	}
 }

@@ -17,6 +17,8 @@ import (
 type Deps struct {
 	Daemon func(ctx context.Context, dirs paths.Dirs) error // the daemon, until it is told to stop
 	Shim   func(ctx context.Context, dir string) error      // the shim of the VM in dir, until that ends
+
+	Template func(ctx context.Context, spec string) error // makes the template that the file asks for
 }
 
 // app is what every command is made with.
@@ -102,7 +104,7 @@ as an ordinary user. It starts its daemon by itself.`,
 		newDelete(a), newCp(a), newLogs(a))
 	in(root, groupParts, newVM(a), newImage(a), newKernel(a))
 	in(root, groupCare, newDoctor(a), newConfig(a), newDaemon(a), newVersion(a), newCompletion(a))
-	root.AddCommand(newShim(a))
+	root.AddCommand(newShim(a), newTemplate(a))
 	root.SetHelpCommandGroupID(groupCare)
 	return root
 }

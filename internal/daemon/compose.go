@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"os"
 	"sync"
 
 	"banger"
@@ -14,6 +15,7 @@ import (
 	"banger/internal/kernel"
 	"banger/internal/shim"
 	"banger/internal/store"
+	"banger/internal/template"
 	"banger/internal/vm"
 	"banger/internal/vmm/qemu"
 )
@@ -45,12 +47,15 @@ func (d *daemon) compose(ctx context.Context, log io.Writer, vms func(*daemon) v
 	if vms == nil {
 		vms = func(d *daemon) vm.Service { return d.machines(rows, shims) }
 	}
+	d.templates = &templates{Pool: template.Pool{Cache: template.Cache{Dir: d.dirs.Templates()}}, exe: "/proc/self/exe", log: d.log}
 	d.vms = vms(d)
 	if err := d.vms.Reconcile(ctx); err != nil {
+		d.templates.Close()
 		shims.Close()
 		return nil, errors.Join(err, rows.Close())
 	}
 	return func() {
+		d.templates.Close()
 		shims.Close()
 		if err := rows.Close(); err != nil {
 			d.log.Error("cannot close the database", "error", err)
@@ -64,20 +69,54 @@ func (d *daemon) machines(rows *store.Store, shims *shim.Starter) vm.Service {
 		Store: rows, Images: d.images, Kernels: d.kernels, Shims: vm.ShimsOf(shims),
 		Dirs: d.dirs, Log: d.log, Config: d.config,
 		Choose:    choice.choose,
-		Initramfs: initramfs,
+		Initramfs: new(initramfs).of,
+		Templates: d.templates,
 	})
 }
 
 // initramfs packs the agent for a kernel, unless that was done before.
-func initramfs(ctx context.Context, k banger.Kernel) (string, error) {
+// initramfs remembers what it made: to find that out again takes reading it.
+type initramfs struct {
+	mu   sync.Mutex
+	made map[string]madeInitramfs // by the kernel's digest
+}
+
+type madeInitramfs struct {
+	path, digest string
+	is           os.FileInfo
+}
+
+func (i *initramfs) of(ctx context.Context, k banger.Kernel) (path, digest string, err error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if m, known := i.made[k.Digest]; known {
+		if now, err := os.Stat(m.path); err == nil && os.SameFile(now, m.is) && now.ModTime().Equal(m.is.ModTime()) && now.Size() == m.is.Size() {
+			return m.path, m.digest, nil
+		}
+	}
+	path, digest, err = makeInitramfs(ctx, k)
+	if err != nil {
+		return "", "", err
+	}
+	is, err := os.Stat(path)
+	if err != nil {
+		return "", "", err
+	}
+	if i.made == nil {
+		i.made = map[string]madeInitramfs{}
+	}
+	i.made[k.Digest] = madeInitramfs{path, digest, is}
+	return path, digest, nil
+}
+
+func makeInitramfs(ctx context.Context, k banger.Kernel) (path, digest string, err error) {
 	agent, err := guestbin.Binary()
 	if errors.Is(err, guestbin.ErrMissing) {
-		return "", banger.Errorf(banger.Unavailable, "cannot make an initramfs: %w", err).Hint("make build")
+		return "", "", banger.Errorf(banger.Unavailable, "cannot make an initramfs: %w", err).Hint("make build")
 	} else if err != nil {
-		return "", err
+		return "", "", err
 	}
-	path, _, err := kernel.Initramfs(ctx, k, agent)
-	return path, err
+	return kernel.Initramfs(ctx, k, agent)
 }
 
 // chooser picks the VMM, once for each configuration of it.

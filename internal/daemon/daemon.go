@@ -56,6 +56,7 @@ type daemon struct {
 	rows       rows
 	images     *images
 	kernels    *kernel.Store
+	templates  *templates
 	vms        vm.Service
 	operations *operations
 	faults     faults

@@ -32,6 +32,8 @@ func (d *daemon) routes(r huma.API) {
 	remove(r, d, "/images/{ref}", "image.delete", "Delete an image nothing uses", d.deleteImage)
 	stream[api.Image](r, d, "/images/pull", "image.pull", "Get an image of the catalogue", d.pullImage)
 
+	post(r, d, "/images/cache/prune", "image.cache.prune", "Remove what can be made again and nothing uses", d.pruneCache)
+
 	get(r, d, "/kernels", "kernel.list", "List all kernels", d.listKernels)
 	get(r, d, "/kernels/{ref}", "kernel.show", "Show a kernel", d.showKernel)
 	remove(r, d, "/kernels/{ref}", "kernel.delete", "Delete a kernel nothing uses", d.deleteKernel)

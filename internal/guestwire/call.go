@@ -11,6 +11,15 @@ type Setup struct {
 	Image     string   `json:"image"`      // NAME@sha256:DIGEST, for people to see in the guest
 	Env       []string `json:"env"`        // the image's own environment, KEY=VALUE
 	WorkDir   string   `json:"work_dir"`   // the image's own working directory, or ""
+
+	// DiskBytes is the size of the writable disk. A guest that was restored
+	// hears of a larger one only in a moment, and waits for it. 0 asks for
+	// nothing.
+	DiskBytes int64 `json:"disk_bytes,omitempty"`
+
+	// Anybody is set for a machine that others will be forked from: what
+	// would then be the same in all of them is not even looked at.
+	Anybody bool `json:"anybody,omitempty"`
 }
 
 // SetupResult is what the guest reports once it is set up.
@@ -18,6 +27,9 @@ type SetupResult struct {
 	Kernel  string `json:"kernel"`  // uname -r
 	BootID  string `json:"boot_id"` // of the guest kernel
 	Version string `json:"version"` // of the agent's build
+
+	TimeNanos int64    `json:"time_nanos"`       // the guest's clock as it answers, Unix nanoseconds
+	Failed    []string `json:"failed,omitempty"` // what could not be done, one line each
 }
 
 // Health says whether the guest works.

@@ -98,6 +98,9 @@ func (d Dirs) VM(id string) VM { return VM(filepath.Join(d.VMs(), id)) }
 // Downloads caches packages on their way into images and kernels.
 func (d Dirs) Downloads() string { return filepath.Join(d.Cache, "downloads") }
 
+// Templates holds a directory per saved machine that VMs are forked from.
+func (d Dirs) Templates() string { return filepath.Join(d.Cache, "templates") }
+
 // EmptyDisk is the cached empty writable file system that new disks of this
 // size are copied from.
 func (d Dirs) EmptyDisk(bytes int64) string {

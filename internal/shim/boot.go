@@ -20,6 +20,9 @@ type boot struct {
 	work    sync.WaitGroup
 	late    *time.Timer
 
+	template string // it is a fork of, or ""
+	trace    *trace
+
 	link    *guestlink.Link // once the guest was set up, until it is lost
 	guest   guestwire.SetupResult
 	readyAt time.Time
@@ -33,12 +36,26 @@ const entropyLen = 64
 // bootVMM boots the machine and begins to bring its guest up.
 func (s *supervisor) bootVMM(ctx context.Context) error {
 	s.console.newBoot()
-	machine, err := s.driver.Boot(ctx, s.launch.Machine, vmm.IO{Console: s.console, Log: newVMMLog(s.log)})
+	t := &trace{last: time.Now()}
+	if s.boots == 0 {
+		t = newTrace(s.launch)
+	}
+	machine, err := s.driver.Boot(ctx, s.launch.Machine, s.io())
 	if err != nil {
 		return err
 	}
-	b := &boot{machine: machine}
-	b.late = time.AfterFunc(s.launch.ReadyTimeout, func() { s.giveUp(b) })
+	t.mark("VMM")
+	s.begun(&boot{machine: machine, trace: t}, func(b *boot) (*guestlink.Link, error) {
+		return guestlink.Connect(b.machine.Agent(), guestwire.NewToken())
+	})
+	return nil
+}
+
+func (s *supervisor) io() vmm.IO { return vmm.IO{Console: s.console, Log: newVMMLog(s.log)} }
+
+// begun begins to bring the guest of a machine up.
+func (s *supervisor) begun(b *boot, connect func(*boot) (*guestlink.Link, error)) {
+	b.late = s.watchOver(b)
 	ending := false
 	s.update(func() {
 		s.boot, s.paused = b, false
@@ -46,11 +63,10 @@ func (s *supervisor) bootVMM(ctx context.Context) error {
 		ending = s.asked != "" // while the guest was rebooting
 	})
 	if ending {
-		_ = machine.Signal(killSignal)
+		_ = b.machine.Signal(killSignal)
 	}
-	s.log.Info("booted", "driver", s.driver.Name(), "pid", machine.PID())
-	b.work.Go(func() { s.bringUp(b) })
-	return nil
+	s.log.Info("booted", "driver", s.driver.Name(), "pid", b.machine.PID(), "template", b.template)
+	b.work.Go(func() { s.bringUp(b, connect) })
 }
 
 // end cleans up after the machine has ended.
@@ -62,23 +78,50 @@ func (b *boot) end() {
 
 // bringUp waits for the guest's agent, sets the guest up, and then for the
 // link to be lost. All of that ends with the machine.
-func (s *supervisor) bringUp(b *boot) {
-	link, err := guestlink.Connect(b.machine.Agent(), guestwire.NewToken())
+func (s *supervisor) bringUp(b *boot, connect func(*boot) (*guestlink.Link, error)) {
+	link, err := connect(b)
 	if err != nil {
 		s.lost(b, fmt.Sprintf("its agent cannot be spoken to: %v", err))
 		return
 	}
 	defer link.Close()
-	guest, err := link.Setup(context.Background(), s.setup())
+	b.trace.mark("link")
+	guest, err := s.setUp(context.Background(), link)
 	if err != nil {
 		s.lost(b, fmt.Sprintf("it could not be set up: %v", err))
 		return
 	}
-	s.update(func() { b.link, b.guest, b.readyAt, b.problem = link, guest, time.Now(), "" })
+	b.trace.mark("contract")
+	s.update(func() {
+		b.link, b.guest, b.readyAt, b.problem = link, guest, time.Now(), ""
+		b.trace.ready = true
+	})
 	b.late.Stop()
 	s.log.Info("the guest is ready", "kernel", guest.Kernel, "agent", guest.Version)
 	<-link.Conn().Done()
 	s.lost(b, fmt.Sprintf("its agent was lost: %v", link.Conn().Err()))
+}
+
+// clockBound is how far off a guest's clock may be once it is ready.
+const clockBound = 40 * time.Millisecond
+
+// setUp makes the guest this VM's own. Its clock is late by what the call took
+// to reach it, and a guest that only just began to run takes its time: then
+// the call is made again.
+func (s *supervisor) setUp(ctx context.Context, link *guestlink.Link) (r guestwire.SetupResult, err error) {
+	for range 3 {
+		if r, err = link.Setup(ctx, s.setup()); err != nil {
+			return r, err
+		}
+		// What the answer took to come counts against the guest too.
+		if late := time.Since(time.Unix(0, r.TimeNanos)); r.TimeNanos == 0 || late < clockBound {
+			break
+		}
+	}
+	for _, what := range r.Failed {
+		s.log.Warn("the guest is not all this VM's", "problem", what)
+	}
+	return r, nil
 }
 
 // setup is what makes the guest this VM's own, as of now.

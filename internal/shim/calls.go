@@ -122,7 +122,7 @@ func (s *supervisor) refresh(ctx context.Context, b *boot) error {
 	if link == nil {
 		return nil // it will be set up when it comes up
 	}
-	_, err := link.Setup(ctx, s.setup())
+	_, err := s.setUp(ctx, link)
 	return err
 }
 

@@ -129,6 +129,9 @@ func (s *supervisor) judge(b *boot) (exit Exit, reboot bool) {
 		exit.Reason, exit.Message = s.asked, askedMessage(s.asked, how)
 	case how.Reason == vmm.Reset && ready:
 		return exit, true
+	case b.template != "" && !ready:
+		s.unfit = "its guest did not answer"
+		return exit, true
 	case (how.Reason == vmm.Reset || how.Reason == vmm.Poweroff) && !ready:
 		exit.Reason, exit.Message = ReasonNeverReady, "the guest ended before it came up"
 	case how.Reason == vmm.Poweroff:

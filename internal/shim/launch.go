@@ -27,6 +27,14 @@ type Launch struct {
 	Machine vmm.Config      `json:"machine"`
 	Setup   guestwire.Setup `json:"setup"` // the shim adds time and entropy
 
+	// Restore has the VM begin as a machine that was saved. What cannot be
+	// restored is booted, and so is a VM whose guest reboots.
+	Restore *Restore `json:"restore,omitempty"`
+	// Trace is what was done for this start until Began, when the shim was
+	// to be started: for whoever asks where the time went.
+	Trace []banger.Phase `json:"trace,omitempty"`
+	Began time.Time      `json:"began,omitzero"`
+
 	// Ephemeral: the VM ends when its last owner goes (Client.Own).
 	Ephemeral bool `json:"ephemeral,omitempty"`
 	// ReadyTimeout is how long streams wait for the guest; 0 is the default.
@@ -35,6 +43,14 @@ type Launch struct {
 	// ConsoleLimit is the size in bytes at which the console log is rotated,
 	// keeping one predecessor; 0 is the default.
 	ConsoleLimit int64 `json:"console_limit,omitempty"`
+}
+
+// Restore is where a machine was left.
+type Restore struct {
+	Template string   `json:"template"` // its id, for people
+	State    string   `json:"state"`    // read once: nothing needs it afterwards
+	Token    []byte   `json:"token"`    // of the host that spoke to its guest last
+	Memory   *os.File `json:"-"`        // sealed; the shim inherits it
 }
 
 // ReadLaunch reads the launch.json of a VM.

@@ -18,6 +18,8 @@ import (
 type Options struct {
 	Build  string                                // id of the binary's build
 	Driver func(name string) (vmm.Driver, error) // not_found for a name it does not know
+
+	memory *os.File // of the machine to restore, or nil
 }
 
 // gcPercent: a shim idles for days with a heap of a megabyte or two, and
@@ -36,8 +38,9 @@ func Main(ctx context.Context, dir string, opts Options) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM)
 	defer stop()
 
-	starter := openReport()
+	starter, memory := inherited(reportEnv, reportFD), inherited(memoryEnv, memoryFD)
 	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
+	opts.memory = memory
 	s, err := open(ctx, paths.VM(dir), opts, log)
 	tell(starter, err)
 	if err != nil {
@@ -48,14 +51,15 @@ func Main(ctx context.Context, dir string, opts Options) error {
 	return nil
 }
 
-// openReport gives the pipe to whoever started this process, or nil.
-func openReport() *os.File {
-	if os.Getenv(reportEnv) == "" {
+// inherited gives a descriptor that whoever started this process left it, or
+// nil.
+func inherited(env string, fd int) *os.File {
+	if os.Getenv(env) == "" {
 		return nil
 	}
-	_ = os.Unsetenv(reportEnv)
-	syscall.CloseOnExec(reportFD)
-	return os.NewFile(reportFD, "report")
+	_ = os.Unsetenv(env)
+	syscall.CloseOnExec(fd)
+	return os.NewFile(uintptr(fd), env)
 }
 
 // tell reports how the start went. A starter that is gone does not matter: the

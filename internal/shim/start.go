@@ -38,6 +38,13 @@ const (
 	reportEnv = "BANGER_SHIM_REPORT"
 )
 
+// memoryFD is where a shim finds the memory of the machine it is to restore;
+// memoryEnv tells it that there is one.
+const (
+	memoryFD  = 4
+	memoryEnv = "BANGER_SHIM_MEMORY"
+)
+
 // started is the line on that pipe; an empty Code is success.
 type started struct {
 	Code    banger.Code `json:"code,omitempty"`
@@ -58,7 +65,11 @@ func (s *Starter) Start(ctx context.Context, dir paths.VM, launch Launch) (*Clie
 	if err := launch.write(dir); err != nil {
 		return nil, fileError(err, "cannot start %s", launch.Name)
 	}
-	process, err := s.run(ctx, dir)
+	var memory *os.File
+	if launch.Restore != nil {
+		memory = launch.Restore.Memory
+	}
+	process, err := s.run(ctx, dir, memory)
 	if err != nil {
 		return nil, banger.Wrap(err, "cannot start %s", launch.Name)
 	}
@@ -72,13 +83,13 @@ func (s *Starter) Start(ctx context.Context, dir paths.VM, launch Launch) (*Clie
 }
 
 // run starts the process and waits for its report.
-func (s *Starter) run(ctx context.Context, dir paths.VM) (*os.File, error) {
+func (s *Starter) run(ctx context.Context, dir paths.VM, memory *os.File) (*os.File, error) {
 	report, theirs, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
 	defer report.Close()
-	process, err := s.spawn(dir, theirs)
+	process, err := s.spawn(dir, theirs, memory)
 	_ = theirs.Close()
 	if err != nil {
 		return nil, err
@@ -108,9 +119,10 @@ func (s *Starter) run(ctx context.Context, dir paths.VM) (*os.File, error) {
 	return nil, errors.Join(err, reap(process), process.Close())
 }
 
-// spawn starts a process that shares nothing with this one but the pipe: its
-// own session, so that no terminal and no end of ours reaches it.
-func (s *Starter) spawn(dir paths.VM, report *os.File) (*os.File, error) {
+// spawn starts a process that shares nothing with this one but the pipe, and a
+// memory that nobody can change: its own session, so that no terminal and no
+// end of ours reaches it.
+func (s *Starter) spawn(dir paths.VM, report, memory *os.File) (*os.File, error) {
 	null, err := os.Open(os.DevNull)
 	if err != nil {
 		return nil, err
@@ -126,11 +138,16 @@ func (s *Starter) spawn(dir paths.VM, report *os.File) (*os.File, error) {
 	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil && !errors.Is(err, unix.ENOSYS) {
 		return nil, fmt.Errorf("close_range: %w", err)
 	}
+	env := append([]string{"PATH=" + os.Getenv("PATH"), "LANG=C.UTF-8", reportEnv + "=1"}, s.Env...)
+	files := []*os.File{null, log, log, report}
+	if memory != nil {
+		env, files = append(env, memoryEnv+"=1"), append(files, memory)
+	}
 	var pidfd int
 	p, err := os.StartProcess(s.Exe, slices.Concat([]string{"banger"}, s.Args, []string{string(dir)}), &os.ProcAttr{
 		Dir:   string(dir),
-		Env:   append([]string{"PATH=" + os.Getenv("PATH"), "LANG=C.UTF-8", reportEnv + "=1"}, s.Env...),
-		Files: []*os.File{null, log, log, report},
+		Env:   env,
+		Files: files,
 		Sys:   &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd},
 	})
 	if err != nil {

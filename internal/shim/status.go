@@ -34,14 +34,17 @@ type Status struct {
 	Owners      int                   `json:"owners,omitempty"`
 	Shim        Identity              `json:"shim"`
 	VMMPID      int                   `json:"vmm_pid,omitempty"`
-	StartedAt   time.Time             `json:"started_at"`          // of the shim
-	ReadyAt     time.Time             `json:"ready_at,omitzero"`   // of the present boot
-	LastTouched time.Time             `json:"last_touched"`        // by a stream or Touch; no change that watchers are told of
-	Boots       int                   `json:"boots"`               // 1, and one more for each reboot inside
-	Guest       guestwire.SetupResult `json:"guest,omitzero"`      // once it was ready
-	Isolation   []string              `json:"isolation,omitempty"` // what holds the VMM back
-	Streams     int                   `json:"streams,omitempty"`   // to the guest, open now
-	Exit        *Exit                 `json:"exit,omitempty"`      // with Ended
+	StartedAt   time.Time             `json:"started_at"`             // of the shim
+	ReadyAt     time.Time             `json:"ready_at,omitzero"`      // of the present boot
+	LastTouched time.Time             `json:"last_touched"`           // by a stream or Touch; no change that watchers are told of
+	Boots       int                   `json:"boots"`                  // 1, and one more for each reboot inside
+	Guest       guestwire.SetupResult `json:"guest,omitzero"`         // once it was ready
+	Isolation   []string              `json:"isolation,omitempty"`    // what holds the VMM back
+	Streams     int                   `json:"streams,omitempty"`      // to the guest, open now
+	Template    string                `json:"template,omitempty"`     // the present boot is a fork of
+	NotRestored string                `json:"not_restored,omitempty"` // why the first boot is none although it was to be
+	Trace       []banger.Phase        `json:"trace,omitempty"`        // of the present boot, once it was ready
+	Exit        *Exit                 `json:"exit,omitempty"`         // with Ended
 }
 
 // Reason says why a run ended.

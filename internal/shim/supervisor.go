@@ -24,6 +24,7 @@ type supervisor struct {
 	console  *consoleLog
 	started  time.Time
 	margin   time.Duration  // see stopMargin
+	memory   *os.File       // of the machine to restore, or nil
 	work     sync.WaitGroup // goroutines of the VM's life; not those of clients
 	over     chan struct{}  // closed when the VM has ended and exit is set
 	turn     sync.Mutex     // of pause, resume, keep
@@ -35,6 +36,7 @@ type supervisor struct {
 	launch    Launch        // Ephemeral may change
 	boot      *boot         // the present one
 	boots     int
+	unfit     string // why the machine that was saved was not taken up
 	paused    bool
 	stopping  bool
 	asked     Reason // why we end the VM, or ""
@@ -50,7 +52,7 @@ type supervisor struct {
 func open(ctx context.Context, dir paths.VM, opts Options, log *slog.Logger) (_ *supervisor, err error) {
 	now := time.Now()
 	s := &supervisor{
-		dir: dir, log: log, started: now, touched: now, margin: stopMargin,
+		dir: dir, log: log, memory: opts.memory, started: now, touched: now, margin: stopMargin,
 		over: make(chan struct{}), changed: make(chan struct{}), clients: make(map[*outbox]bool),
 	}
 	if s.id, err = ownIdentity(opts.Build); err != nil {
@@ -82,7 +84,7 @@ func (s *supervisor) begin(ctx context.Context, opts Options) (err error) {
 	if s.listener, err = listen(s.dir); err != nil {
 		return fileError(err, "cannot listen on the control socket")
 	}
-	return s.bootVMM(ctx)
+	return s.bootFirst(ctx)
 }
 
 // release gives up what makes this process the VM's shim. The next one may
@@ -170,7 +172,12 @@ func (s *supervisor) status() (Status, <-chan struct{}) {
 		Guest:       s.boot.guest,
 		Isolation:   s.boot.machine.Isolation(),
 		Streams:     s.streams,
+		Template:    s.boot.template,
+		NotRestored: s.unfit,
 		Exit:        s.exit,
+	}
+	if s.boot.trace.ready {
+		st.Trace = s.boot.trace.phases
 	}
 	if s.exit != nil {
 		st.VMMPID, st.Problem = 0, ""

@@ -62,7 +62,7 @@ func (m *Manager) Restart(ctx context.Context, id string, timeout time.Duration,
 		if err != nil {
 			return err
 		}
-		return m.start(ctx, row, true, p)
+		return m.start(ctx, row, false, true, p)
 	})
 }
 

@@ -42,6 +42,8 @@ type View struct {
 	BootID      string
 	GuestKernel string
 	Isolation   []string
+	Template    string // its present boot is a fork of, or ""
+	Trace       []banger.Phase
 	Foreign     bool // another tool's row
 }
 

@@ -15,6 +15,7 @@ const undoTimeout = 30 * time.Second
 // Create implements Service. Whatever goes wrong, all of it is undone; only a
 // VM whose guest was started and did not come up stays, to be looked at.
 func (m *Manager) Create(ctx context.Context, c Create, p Progress) (View, error) {
+	watch := newStopwatch()
 	cfg, err := m.config(p)
 	if err != nil {
 		return View{}, err
@@ -39,7 +40,8 @@ func (m *Manager) Create(ctx context.Context, c Create, p Progress) (View, error
 	if vm, err = m.reserve(ctx, vm, cfg.NetworkPrefix, taken); err != nil {
 		return View{}, err
 	}
-	kept, err := m.build(ctx, c, vm, image, cfg, p)
+	watch.mark("reserve")
+	kept, err := m.build(ctx, c, vm, image, cfg, watch, p)
 	if err != nil && !kept {
 		m.undo(ctx, vm)
 	}
@@ -108,25 +110,34 @@ func (m *Manager) reserve(ctx context.Context, vm banger.VM, network string, tak
 
 // build makes the VM that the row announces, and acknowledges it there. kept
 // says that it failed but is to stay.
-func (m *Manager) build(ctx context.Context, c Create, vm banger.VM, image Image, cfg config.Config, p Progress) (kept bool, err error) {
+func (m *Manager) build(ctx context.Context, c Create, vm banger.VM, image Image, cfg config.Config, watch *stopwatch, p Progress) (kept bool, err error) {
+	var b begin
+	if c.Start {
+		if b, err = m.describe(ctx, vm, image, cfg); err != nil {
+			return false, err
+		}
+		if !c.Cold {
+			m.fromTemplate(ctx, &b)
+		}
+		defer b.close()
+	}
 	p.Stage("create disk")
-	if err := m.makeDir(ctx, vm); err != nil {
+	if err := m.makeDir(ctx, vm, b.fork); err != nil {
 		return false, err
 	}
+	watch.mark("disk")
 	if !c.Start {
 		vm.Runtime.Creating = false
 		return false, m.Store.SetState(ctx, vm.ID, banger.StateCreated, vm.Runtime)
 	}
-	launch, runtime, err := m.describe(ctx, vm, image, cfg)
-	if err != nil {
-		return false, err
-	}
-	vm.Runtime = runtime
+	vm.Runtime = b.runtime
 	l := newLive(vm.ID)
 	m.put(l)
-	if err := m.launch(ctx, l, launch, p); err != nil {
+	b.launch.Trace = watch.phases
+	if err := m.launch(ctx, l, b.launch, p); err != nil {
 		return false, err
 	}
+	m.follow(l, b)
 	if c.Wait {
 		err := m.awaitReady(ctx, vm, l, p)
 		if err != nil && ctx.Err() == nil {

@@ -20,15 +20,18 @@ type Deps struct {
 	Images  Images
 	Kernels Kernels
 	Shims   Shims
-	Dirs    paths.Dirs
-	Log     *slog.Logger
+
+	Templates Templates
+
+	Dirs paths.Dirs
+	Log  *slog.Logger
 
 	// Config is the configuration as it is now.
 	Config func() (config.Config, []config.Warning, error)
 	// Choose picks the monitor for one start. It is asked at each.
 	Choose func(ctx context.Context, c config.Config) (Machine, error)
-	// Initramfs gives the path of banger's initramfs for a kernel.
-	Initramfs func(ctx context.Context, k banger.Kernel) (string, error)
+	// Initramfs gives the path and digest of banger's initramfs for a kernel.
+	Initramfs func(ctx context.Context, k banger.Kernel) (path, digest string, err error)
 }
 
 // Machine is the monitor that was picked for a start.

@@ -13,11 +13,12 @@ import (
 	"banger/internal/artifact"
 	"banger/internal/ext4"
 	"banger/internal/paths"
+	"banger/internal/template"
 )
 
 // makeDir makes the directory of a new VM under another name and moves it to
-// its place when it is whole.
-func (m *Manager) makeDir(ctx context.Context, vm banger.VM) error {
+// its place when it is whole. fork is the template it begins as, or nil.
+func (m *Manager) makeDir(ctx context.Context, vm banger.VM, fork *template.Fork) error {
 	dir := m.newDir(vm.ID)
 	if err := os.MkdirAll(m.Dirs.VMs(), 0o700); err != nil {
 		return fileError(err)
@@ -28,7 +29,7 @@ func (m *Manager) makeDir(ctx context.Context, vm banger.VM) error {
 	if err := hold(dir, vm); err != nil {
 		return err
 	}
-	if err := m.makeDisk(ctx, dir, vm.Spec.DiskBytes); err != nil {
+	if err := m.makeDisk(ctx, dir.Disk(), vm.Spec.DiskBytes, fork); err != nil {
 		return err
 	}
 	if !vm.Spec.Ephemeral { // which no power cut leaves behind
@@ -47,11 +48,19 @@ func syncFile(path string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// makeDisk copies an empty file system of the right size from the cache: mkfs
-// takes longer than all the rest of a creation.
-func (m *Manager) makeDisk(ctx context.Context, dir paths.VM, size int64) error {
+// makeDisk copies a disk: the template's, which the guest enlarges, or an empty
+// one of the right size from the cache, since mkfs takes longer than all the
+// rest of a creation.
+func (m *Manager) makeDisk(ctx context.Context, path string, size int64, fork *template.Fork) error {
+	if fork != nil {
+		err := ext4.Copy(ctx, fork.Disk(), path)
+		if err == nil {
+			err = ext4.Grow(path, size)
+		}
+		return fileError(err)
+	}
 	empty := m.Dirs.EmptyDisk(size)
-	err := ext4.Copy(ctx, empty, dir.Disk())
+	err := ext4.Copy(ctx, empty, path)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := os.MkdirAll(filepath.Dir(empty), 0o700); err != nil {
 			return fileError(err)
@@ -59,9 +68,23 @@ func (m *Manager) makeDisk(ctx context.Context, dir paths.VM, size int64) error 
 		if err := ext4.MakeEmpty(ctx, empty, size); err != nil {
 			return fileError(err)
 		}
-		err = ext4.Copy(ctx, empty, dir.Disk())
+		err = ext4.Copy(ctx, empty, path)
 	}
 	return fileError(err)
+}
+
+// forkDisk gives a VM that never ran the template's disk instead of its empty
+// one.
+func (m *Manager) forkDisk(ctx context.Context, dir paths.VM, size int64, fork *template.Fork) error {
+	const made = ".tmp-disk"
+	path := filepath.Join(string(dir), made)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fileError(err)
+	}
+	if err := m.makeDisk(ctx, path, size, fork); err != nil {
+		return err
+	}
+	return fileError(os.Rename(path, dir.Disk()))
 }
 
 // removeUnfinished removes a directory that never came to its place. It has

@@ -147,7 +147,7 @@ func (m *Manager) view(row banger.VM, hasDir bool, imageNames map[string]string)
 	if status != nil && v.State.Live() {
 		v.ShimPID, v.VMMPID = status.Shim.PID, status.VMMPID
 		v.BootID, v.GuestKernel = status.Guest.BootID, status.Guest.Kernel
-		v.Isolation = status.Isolation
+		v.Isolation, v.Template, v.Trace = status.Isolation, status.Template, status.Trace
 		if status.LastTouched.After(v.LastTouchedAt) {
 			v.LastTouchedAt = status.LastTouched
 		}

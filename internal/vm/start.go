@@ -14,16 +14,17 @@ import (
 	"banger/internal/vmm"
 )
 
-// Start implements Service. A VM that runs already is left alone. All starts
-// are cold for now.
+// Start implements Service. A VM that runs already is left alone. One that has
+// run boots from its disk; one that never did is a fork of a template where
+// there is one, unless cold.
 func (m *Manager) Start(ctx context.Context, id string, cold, wait bool, p Progress) (View, error) {
-	return m.change(ctx, id, "start", func(row banger.VM) error { return m.start(ctx, row, wait, p) })
+	return m.change(ctx, id, "start", func(row banger.VM) error { return m.start(ctx, row, cold, wait, p) })
 }
 
-func (m *Manager) start(ctx context.Context, row banger.VM, wait bool, p Progress) error {
+func (m *Manager) start(ctx context.Context, row banger.VM, cold, wait bool, p Progress) error {
 	l, err := m.attach(ctx, row)
 	if err == nil && l == nil {
-		l, err = m.boot(ctx, row.ID, p)
+		l, err = m.boot(ctx, row.ID, cold, p)
 	}
 	if err != nil || !wait {
 		return err
@@ -70,7 +71,8 @@ func (m *Manager) adopt(id string) *live {
 
 // boot starts a VM that does not run. The row says so first: a daemon that
 // dies in between finds out at its next start what became of it.
-func (m *Manager) boot(ctx context.Context, id string, p Progress) (*live, error) {
+func (m *Manager) boot(ctx context.Context, id string, cold bool, p Progress) (*live, error) {
+	watch := newStopwatch()
 	row, err := m.Store.VM(ctx, id)
 	if err != nil {
 		return nil, err
@@ -83,19 +85,32 @@ func (m *Manager) boot(ctx context.Context, id string, p Progress) (*live, error
 	if err != nil {
 		return nil, err
 	}
-	launch, runtime, err := m.describe(ctx, row, image, cfg)
+	b, err := m.describe(ctx, row, image, cfg)
 	if err != nil {
 		return nil, err
 	}
+	if !cold && row.Runtime.BootCount == 0 {
+		m.fromTemplate(ctx, &b)
+	}
+	defer b.close()
+	watch.mark("reserve")
+	if b.fork != nil {
+		if err := m.forkDisk(ctx, m.Dirs.VM(id), row.Spec.DiskBytes, b.fork); err != nil {
+			return nil, err
+		}
+		watch.mark("disk")
+	}
+	b.launch.Trace = watch.phases
 	l := newLive(row.ID)
 	m.put(l) // before the row says running, or a listing would miss the shim
-	if err = m.Store.SetState(ctx, row.ID, banger.StateRunning, runtime); err == nil {
-		err = m.launch(ctx, l, launch, p)
+	if err = m.Store.SetState(ctx, row.ID, banger.StateRunning, b.runtime); err == nil {
+		err = m.launch(ctx, l, b.launch, p)
 	}
 	if err != nil {
 		m.revert(ctx, row)
 		return nil, err
 	}
+	m.follow(l, b)
 	return l, nil
 }
 
@@ -111,32 +126,35 @@ func (m *Manager) revert(ctx context.Context, before banger.VM) {
 
 // describe computes what a shim is to start, and the runtime of the row once
 // it has.
-func (m *Manager) describe(ctx context.Context, row banger.VM, image Image, cfg config.Config) (shim.Launch, banger.Runtime, error) {
+func (m *Manager) describe(ctx context.Context, row banger.VM, image Image, cfg config.Config) (b begin, err error) {
 	kernel, err := m.Kernels.Get(row.Spec.Kernel)
 	if err != nil {
-		return shim.Launch{}, row.Runtime, err
+		return b, err
 	}
-	initrd, err := m.Initramfs(ctx, kernel)
+	initrd, digest, err := m.Initramfs(ctx, kernel)
 	if err != nil {
-		return shim.Launch{}, row.Runtime, err
+		return b, err
 	}
 	machine, err := m.Choose(ctx, cfg)
 	if err != nil {
-		return shim.Launch{}, row.Runtime, err
+		return b, err
 	}
-	runtime := row.Runtime
-	runtime.VMM, runtime.Accel = machine.Driver, string(machine.Accel)
-	runtime.StartedAt, runtime.EndedAt, runtime.LastError = time.Now().UTC(), time.Time{}, ""
-	runtime.BootCount++
-	runtime.Creating = false // whoever creates says so otherwise, by not saving this yet
-	return shim.Launch{
+	r := row.Runtime
+	r.VMM, r.Accel = machine.Driver, string(machine.Accel)
+	r.StartedAt, r.EndedAt, r.LastError = time.Now().UTC(), time.Time{}, ""
+	r.BootCount++
+	r.Creating = false // whoever creates says so otherwise, by not saving this yet
+	b.runtime = r
+	b.launch = shim.Launch{
 		ID: row.ID, Name: row.Name, Driver: machine.Driver, Ephemeral: row.Spec.Ephemeral, ReadyTimeout: m.readyTimeout,
 		Machine: m.machine(row, image, kernel, initrd, machine),
 		Setup: guestwire.Setup{
 			Hostname: row.Name, MachineID: row.ID, GuestIP: row.GuestIP,
-			Image: identify(image), Env: image.Env, WorkDir: image.WorkDir,
+			Image: identify(image), Env: image.Env, WorkDir: image.WorkDir, DiskBytes: row.Spec.DiskBytes,
 		},
-	}, runtime, nil
+	}
+	b.spec = templateOf(image, kernel, digest, row.Spec.Init, machine, b.launch)
+	return b, nil
 }
 
 func (m *Manager) machine(row banger.VM, image Image, kernel banger.Kernel, initrd string, chosen Machine) vmm.Config {
@@ -160,6 +178,7 @@ func (m *Manager) machine(row banger.VM, image Image, kernel banger.Kernel, init
 // launch starts the shim for l. A start that fails leaves no process.
 func (m *Manager) launch(ctx context.Context, l *live, launch shim.Launch, p Progress) error {
 	p.Stage("start VMM")
+	launch.Began = time.Now()
 	client, err := m.Shims.Start(ctx, m.Dirs.VM(l.id), launch)
 	if err != nil {
 		m.drop(l.id)

@@ -21,6 +21,7 @@ import (
 	"banger/internal/paths"
 	"banger/internal/shim"
 	"banger/internal/store"
+	"banger/internal/template"
 	"banger/internal/vmm"
 )
 
@@ -41,11 +42,13 @@ func TestMain(m *testing.M) {
 // images and kernels that are not.
 type world struct {
 	*Manager
-	t      testing.TB
-	rows   *store.Store
-	db     *failingStore
-	shims  *fakeShims
-	config config.Config
+	t     testing.TB
+	rows  *store.Store
+	db    *failingStore
+	shims *fakeShims
+
+	templates fakeTemplates
+	config    config.Config
 
 	imageErr, kernelErr, initErr, chooseErr error
 }
@@ -85,7 +88,8 @@ func (w *world) restart(dirs paths.Dirs) {
 		Choose: func(context.Context, config.Config) (Machine, error) {
 			return Machine{Driver: "fake", Binary: "/bin/vmm", Accel: vmm.TCG}, w.chooseErr
 		},
-		Initramfs: func(context.Context, banger.Kernel) (string, error) { return "/initrd", w.initErr },
+		Initramfs: func(context.Context, banger.Kernel) (string, string, error) { return "/initrd", "i1", w.initErr },
+		Templates: &w.templates,
 	})
 }
 
@@ -410,3 +414,32 @@ func (s *fakeShim) GuestStats(context.Context) (guestwire.GuestStats, error) {
 }
 
 func (s *fakeShim) Close() error { return nil }
+
+// fakeTemplates has the one template that a test gives it, and remembers what
+// else was asked.
+type fakeTemplates struct {
+	mu      sync.Mutex
+	fork    func() (*template.Fork, error) // nil: there is none
+	wanted  []template.Spec
+	removed []string
+}
+
+func (f *fakeTemplates) Open(context.Context, string) (*template.Fork, error) {
+	if f.fork == nil {
+		return nil, banger.Errorf(banger.NotFound, "there is no template")
+	}
+	return f.fork()
+}
+
+func (f *fakeTemplates) Want(s template.Spec) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.wanted = append(f.wanted, s)
+}
+
+func (f *fakeTemplates) Remove(id string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.removed = append(f.removed, id)
+	return nil
+}

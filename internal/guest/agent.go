@@ -38,7 +38,7 @@ type machine interface {
 	// for the time of the fork.
 	prepare(*processAttr) (undo func())
 
-	setup(guestwire.Setup) error
+	setup(guestwire.Setup) (failed []string, err error)
 	problems() []string
 	diskDir() string // a path on the writable disk
 

@@ -93,19 +93,25 @@ func (a *agent) setup(s guestwire.Setup) (guestwire.SetupResult, error) {
 	a.mu.Lock()
 	a.env, a.workDir = s.Env, s.WorkDir
 	a.mu.Unlock()
-	if err := a.machine.setup(s); err != nil {
+	failed, err := a.machine.setup(s)
+	if err != nil {
 		return guestwire.SetupResult{}, err
 	}
 	var uts unix.Utsname
 	if err := unix.Uname(&uts); err != nil {
 		return guestwire.SetupResult{}, err
 	}
-	id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	return guestwire.SetupResult{
+	r := guestwire.SetupResult{
 		Kernel:  unix.ByteSliceToString(uts.Release[:]),
-		BootID:  strings.TrimSpace(string(id)),
 		Version: a.version,
-	}, nil
+		Failed:  failed,
+	}
+	if !s.Anybody { // the kernel makes the id when it is first read
+		id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+		r.BootID = strings.TrimSpace(string(id))
+	}
+	r.TimeNanos = time.Now().UnixNano()
+	return r, nil
 }
 
 // stat says what a path is, with links followed; a link that leads nowhere is

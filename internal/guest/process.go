@@ -33,7 +33,7 @@ func (process) lookup(name string, _ uint32) (user, error) {
 
 func (process) prepare(*processAttr) func() { return func() {} }
 
-func (process) setup(guestwire.Setup) error { return nil }
+func (process) setup(guestwire.Setup) ([]string, error) { return nil, nil }
 
 func (process) problems() []string { return nil }
 

@@ -26,7 +26,7 @@ func (m *system) apply(s guestwire.Setup) (failed []string) {
 		{"write /etc/machine-id", writeMachineID},
 		{"write /etc/hosts", func(s guestwire.Setup) error { return writeHosts("/etc/hosts", s) }},
 		{"write /etc/resolv.conf", func(guestwire.Setup) error { return writeResolvConf("/etc/resolv.conf", m.written()) }},
-		{"enlarge the disk", func(guestwire.Setup) error { return m.GrowDisk() }},
+		{"enlarge the disk", func(s guestwire.Setup) error { return m.GrowDisk(s.DiskBytes) }},
 	} {
 		if err := step.do(s); err != nil {
 			failed = append(failed, fmt.Sprintf("cannot %s: %v", step.name, err))

@@ -98,12 +98,12 @@ func (m *system) diskDir() string {
 	return "/proc/self/fd/" + strconv.Itoa(int(m.Disk.Fd()))
 }
 
-func (m *system) setup(s guestwire.Setup) error {
+func (m *system) setup(s guestwire.Setup) ([]string, error) {
 	failed := m.apply(s)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.failed = failed
-	return nil
+	return failed, nil
 }
 
 func (m *system) signalAll(sig int) { _ = unix.Kill(-1, syscall.Signal(sig)) }

@@ -75,7 +75,7 @@ func (s *System) steps() []step {
 		{"mount the cgroups", s.mountCgroups},
 		{"mount the kernel modules", s.mountModules},
 		{"give container engines plain directories", s.bindEngineDirs},
-		{"enlarge the disk", s.GrowDisk},
+		{"enlarge the disk", func() error { return s.GrowDisk(0) }},
 		{"bring lo up", bringLoUp},
 		{"set kernel parameters", setSysctls},
 		{"set limits", setLimits},

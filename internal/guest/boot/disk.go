@@ -2,7 +2,9 @@ package boot
 
 import (
 	"encoding/binary"
+	"fmt"
 	"os"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -13,9 +15,13 @@ const (
 	ioctlSize64   = 0x80081272 // BLKGETSIZE64
 )
 
+// growthDeadline is how long a disk may take to be seen larger: the kernel
+// looks again when it is told to, on a thread of its own.
+const growthDeadline = 2 * time.Second
+
 // GrowDisk lets the disk's file system fill its device. Nothing happens where
-// it does already.
-func (s *System) GrowDisk() error {
+// it does already. A device that is smaller than least bytes is waited for.
+func (s *System) GrowDisk(least int64) error {
 	name, err := s.disk("disk")
 	if err != nil {
 		return err
@@ -25,8 +31,8 @@ func (s *System) GrowDisk() error {
 		return err
 	}
 	defer dev.Close()
-	var size uint64
-	if err := ioctl(dev, ioctlSize64, unsafe.Pointer(&size)); err != nil {
+	size, err := deviceSize(dev, uint64(least))
+	if err != nil {
 		return err
 	}
 	have, block, err := ext4Size(dev)
@@ -38,6 +44,18 @@ func (s *System) GrowDisk() error {
 		return nil
 	}
 	return ioctl(s.Disk, ioctlResizeFS, unsafe.Pointer(&want))
+}
+
+// deviceSize is the size of a device in bytes, once it has that many.
+func deviceSize(dev *os.File, least uint64) (size uint64, err error) {
+	for deadline := time.Now().Add(growthDeadline); ; time.Sleep(time.Millisecond) {
+		if err := ioctl(dev, ioctlSize64, unsafe.Pointer(&size)); err != nil || size >= least {
+			return size, err
+		}
+		if time.Now().After(deadline) {
+			return size, fmt.Errorf("it has %d bytes, not %d", size, least)
+		}
+	}
 }
 
 // ext4Size reads the number and size of a file system's blocks.

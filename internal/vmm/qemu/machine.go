@@ -24,8 +24,8 @@ type machine struct {
 	process   *child.Child
 	isolation []string
 	monitor   *monitor
-	agent     net.Conn
-	devices   *os.File      // what QEMU writes when it saves their state
+	agent     *agentStream
+	devices   deviceFile
 	resumed   chan struct{} // closed when the vCPUs run for the first time
 	done      chan struct{}
 	exit      vmm.Exit // valid after done
@@ -40,7 +40,7 @@ type machine struct {
 // newMachine takes over the near ends of w and follows the process to its end.
 func newMachine(cfg vmm.Config, process *child.Child, isolation []string, w *wires, out vmm.IO) *machine {
 	m := &machine{
-		cfg: cfg, process: process, base: w.base, isolation: isolation, agent: w.agent, devices: w.devices,
+		cfg: cfg, process: process, base: w.base, isolation: isolation, agent: newAgentStream(w.agent), devices: w.devices,
 		resumed: make(chan struct{}), done: make(chan struct{}),
 	}
 	m.monitor = newMonitor(w.monitor, m.note)
@@ -56,7 +56,7 @@ func newMachine(cfg vmm.Config, process *child.Child, isolation []string, w *wir
 		pumps.Wait()
 		<-m.monitor.closed
 		m.exit = m.ending(log.String())
-		m.devices.Close()
+		m.devices.close()
 		if m.base != nil {
 			m.base.Close()
 		}

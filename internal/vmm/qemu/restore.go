@@ -38,9 +38,18 @@ func restore(ctx context.Context, cfg vmm.Config, from vmm.Source, out vmm.IO) (
 		return nil, err
 	}
 	if err := m.load(ctx, w.state, state.Devices); err != nil {
-		return nil, m.abandon(ctx, err)
+		return nil, m.refusal(m.abandon(ctx, err))
 	}
 	return m, nil
+}
+
+// refusal is why a machine did not come back: where QEMU was up, and ended
+// without having been made to, the state is not one it can take.
+func (m *machine) refusal(err error) error {
+	if m.monitor.version != "" && m.exit.Reason == vmm.Crashed && m.exit.Signal == "" {
+		return banger.Errorf(banger.BadRequest, "QEMU %s cannot take the saved state: %w", m.monitor.version, err)
+	}
+	return err
 }
 
 // load gives QEMU the state of its devices and lets the vCPUs run. A state

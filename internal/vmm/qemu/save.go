@@ -86,7 +86,12 @@ func (m *machine) save(ctx context.Context, to savedFiles, frozen func() error) 
 			err = errors.Join(err, m.Resume(fresh))
 		}
 	}()
+	m.agent.shutGate()
+	defer m.agent.openGate()
 	if err := m.Pause(ctx); err != nil {
+		return err
+	}
+	if err := m.settle(ctx); err != nil {
 		return err
 	}
 	return m.copyFrozen(ctx, memory, to, frozen)
@@ -148,19 +153,19 @@ func writeState(to *os.File, s vmm.State, devices []byte) error {
 // deviceState asks QEMU for the state of everything but memory. The command is
 // Xen's, which keeps memory elsewhere too, and needs no Xen.
 func (m *machine) deviceState(ctx context.Context) ([]byte, error) {
-	if err := m.devices.Truncate(0); err != nil { // of an earlier Save
+	if err := m.devices.rewind(); err != nil {
 		return nil, err
 	}
 	err := m.command(ctx, "xen-save-devices-state", object{"filename": fmt.Sprintf("/dev/fdset/%d", fdDevices), "live": false})
 	if err != nil {
 		return nil, err
 	}
-	info, err := m.devices.Stat()
+	info, err := m.devices.read.Stat()
 	if err != nil {
 		return nil, err
 	}
 	if info.Size() > vmm.MaxState {
 		return nil, fmt.Errorf("the state of the devices has %s", banger.FormatSize(info.Size()))
 	}
-	return io.ReadAll(io.NewSectionReader(m.devices, 0, info.Size()))
+	return io.ReadAll(io.NewSectionReader(m.devices.read, 0, info.Size()))
 }

@@ -1,7 +1,9 @@
 package qemu
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 
@@ -35,7 +37,7 @@ type wires struct {
 	monitor net.Conn
 	console net.Conn
 	agent   net.Conn
-	devices *os.File // what QEMU writes when it saves their state
+	devices deviceFile
 
 	// For a machine that is restored.
 	base  *os.File // the saved memory
@@ -94,21 +96,39 @@ func (w *wires) openCommon() (err error) {
 	return w.openDevices()
 }
 
-// openDevices makes a file in RAM that QEMU can only append to. QEMU keeps a
-// descriptor for as long as it stands still, so that the end of a pipe would
-// not show.
+// openDevices makes a file in RAM that QEMU can only write to. QEMU keeps its
+// descriptor, so that the end of a pipe would not show.
 func (w *wires) openDevices() error {
 	fd, err := unix.MemfdCreate("banger-devices", unix.MFD_CLOEXEC)
 	if err != nil {
 		return fmt.Errorf("memfd_create: %w", err)
 	}
-	w.devices = os.NewFile(uintptr(fd), "device state")
-	far, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", fd), os.O_WRONLY|os.O_APPEND, 0)
+	w.devices.read = os.NewFile(uintptr(fd), "device state")
+	w.devices.write, err = os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", fd), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	far, err := duplicate(w.devices.write)
 	if err != nil {
 		return err
 	}
 	w.far = append(w.far, far)
 	return nil
+}
+
+// deviceFile is what QEMU writes when it saves its devices. It goes on where
+// the write descriptor stands, which it shares with us; asking for O_APPEND is
+// no help, since QEMU takes it away.
+type deviceFile struct{ read, write *os.File }
+
+func (f deviceFile) rewind() error {
+	_, err := f.write.Seek(0, io.SeekStart)
+	return errors.Join(err, f.write.Truncate(0))
+}
+
+func (f deviceFile) close() {
+	f.read.Close()
+	f.write.Close()
 }
 
 func (w *wires) openState(memory *os.File) (err error) {
@@ -189,7 +209,7 @@ func (w *wires) closeFar() {
 }
 
 func (w *wires) closeNear() {
-	for _, f := range []*os.File{w.log, w.devices, w.base, w.state} {
+	for _, f := range []*os.File{w.log, w.devices.read, w.devices.write, w.base, w.state} {
 		if f != nil {
 			f.Close()
 		}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -58,6 +59,10 @@ func (h Harness) testSeveral(t *testing.T) {
 // configuration it holds, say its pid and stand still until it is killed.
 const orphanVariable = "BANGER_VMMTEST_ORPHAN"
 
+// orphanSaveVariable makes it stand still in the middle of a Save to the
+// directory it names.
+const orphanSaveVariable = "BANGER_VMMTEST_ORPHAN_SAVE"
+
 const orphanWord = "vmmtest: pid of the VMM is "
 
 func bootOrphan(t *testing.T, h Harness) {
@@ -69,20 +74,33 @@ func bootOrphan(t *testing.T, h Harness) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fmt.Printf("\n%s%d\n", orphanWord, m.PID())
-	<-m.Done()
+	stand := func() error {
+		fmt.Printf("\n%s%d\n", orphanWord, m.PID())
+		<-m.Done()
+		return nil
+	}
+	if dir := os.Getenv(orphanSaveVariable); dir != "" {
+		t.Fatal(m.Save(t.Context(), savedIn(dir), stand))
+	}
+	stand()
 	t.Fatalf("the machine ended before its parent: %+v", m.Exit())
 }
 
 // testOrphan kills the process that booted a machine in the way nothing can be
 // cleaned up after.
-func (h Harness) testOrphan(t *testing.T) {
+func (h Harness) testOrphan(t *testing.T) { h.killParent(t) }
+
+func (h Harness) testOrphanInSave(t *testing.T) {
+	h.killParent(t, orphanSaveVariable+"="+t.TempDir())
+}
+
+func (h Harness) killParent(t *testing.T, env ...string) {
 	cfg, err := json.Marshal(h.prepare(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	parent := exec.Command(os.Args[0], "-test.run=^"+strings.Split(t.Name(), "/")[0]+"$")
-	parent.Env = append(os.Environ(), orphanVariable+"="+string(cfg))
+	parent.Env = slices.Concat(os.Environ(), []string{orphanVariable + "=" + string(cfg)}, env)
 	out, err := parent.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

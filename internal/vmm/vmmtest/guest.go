@@ -66,17 +66,24 @@ func (h Harness) boot(t *testing.T) *guest {
 // launch is boot without waiting for the guest.
 func (h Harness) launch(t *testing.T) *guest {
 	t.Helper()
-	g := &guest{cfg: h.prepare(t), console: newRecorder(), log: newRecorder()}
+	cfg := h.prepare(t)
+	return h.start(t, cfg, func(ctx context.Context, out vmm.IO) (vmm.Machine, error) {
+		return h.Driver.Boot(ctx, cfg, out)
+	})
+}
+
+func (h Harness) start(t *testing.T, cfg vmm.Config, begin func(context.Context, vmm.IO) (vmm.Machine, error)) *guest {
+	t.Helper()
+	g := &guest{cfg: cfg, console: newRecorder(), log: newRecorder()}
 	ctx, cancel := context.WithTimeout(t.Context(), answerLimit)
 	defer cancel()
 	var err error
-	g.Machine, err = h.Driver.Boot(ctx, g.cfg, vmm.IO{Console: g.console, Log: g.log})
+	g.Machine, err = begin(ctx, vmm.IO{Console: g.console, Log: g.log})
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("%v; log:\n%s", err, g.log.tail())
 	}
 	t.Cleanup(func() {
-		g.Signal(os.Kill)
-		<-g.Done()
+		g.kill()
 		g.Agent().Close()
 		if t.Failed() {
 			t.Logf("console:\n%s\nlog:\n%s", g.console.tail(), g.log.tail())
@@ -84,6 +91,12 @@ func (h Harness) launch(t *testing.T) *guest {
 	})
 	g.lines = bufio.NewReader(g.Agent())
 	return g
+}
+
+// kill ends the machine and waits for its end.
+func (g *guest) kill() {
+	g.Signal(os.Kill)
+	<-g.Done()
 }
 
 func (g *guest) SetDeadline(t *testing.T, limit time.Duration) {

@@ -48,6 +48,13 @@ func Run(t *testing.T, h Harness) {
 	t.Run("VMM dies with its parent", h.testOrphan)
 	t.Run("VMM inherits nothing", h.testInheritance)
 	t.Run("failed boot leaves nothing", h.testFailedBoot)
+	if h.Driver.Features().Snapshots {
+		t.Run("a saved machine", h.testSaved)
+		t.Run("machines saved under load fit together", h.testSavedUnderLoad)
+		t.Run("VMM dies with its parent in the middle of a save", h.testOrphanInSave)
+	} else {
+		t.Run("a machine that cannot be saved says so", h.testNoSnapshots)
+	}
 }
 
 // testRunning tries on one machine what leaves it running, since a boot takes

@@ -20,6 +20,8 @@ type session struct {
 	console io.Writer
 	end     ender
 	still   chan struct{} // closed to stop the ticks
+	count   int
+	churn   *churner
 }
 
 func (s *session) reply(format string, args ...any) {
@@ -49,6 +51,20 @@ func (s *session) request(line string) {
 	case "cmdline":
 		text, err := os.ReadFile("/proc/cmdline")
 		s.answer(strings.TrimSpace(string(text)), err)
+	case "count":
+		s.count++
+		s.reply("%d", s.count)
+	case "fill":
+		s.answer(fill(rest))
+	case "sum":
+		s.reply("%s", checksum())
+	case "churn":
+		s.answer(s.startChurn(rest))
+	case "check":
+		s.answer(s.churn.check())
+	case "calm":
+		close(s.churn.stop)
+		s.reply("ok")
 	case "poweroff":
 		s.answer("", s.end.poweroff())
 	case "reset":
@@ -58,6 +74,22 @@ func (s *session) request(line string) {
 	default:
 		s.reply("error: unknown request %q", verb)
 	}
+}
+
+// startChurn begins to write to so many MiB of memory and to a disk.
+func (s *session) startChurn(request string) (string, error) {
+	var mib int
+	var serial string
+	if _, err := fmt.Sscan(request, &mib, &serial); err != nil {
+		return "", err
+	}
+	churn, err := newChurner(mib, serial)
+	if err != nil {
+		return "", err
+	}
+	s.churn = churn
+	go churn.run()
+	return "ok", nil
 }
 
 func (s *session) answer(text string, err error) {

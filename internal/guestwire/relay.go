@@ -67,11 +67,11 @@ func (s *Stream) handOver(out *Stream) (more bool) {
 	for ch := range s.in {
 		held := &s.in[ch]
 		in[ch] = *held
-		held.consumed += len(held.buf)
-		held.buf = nil
+		held.consumed += held.size
+		held.backlog = backlog{}
 		in[ch].eof = held.eof && !held.passed
 		held.passed = held.eof
-		more = more || len(in[ch].buf) > 0 || in[ch].eof
+		more = more || in[ch].size > 0 || in[ch].eof
 	}
 	controls := s.controls
 	s.controls = nil
@@ -79,10 +79,10 @@ func (s *Stream) handOver(out *Stream) (more bool) {
 	s.direct = !more
 	s.mu.Unlock()
 	for ch := range in {
-		for data := in[ch].buf; len(data) > 0; {
-			n := min(len(data), MaxData)
-			out.send(uint8(ch), data[:n], false)
-			data = data[n:]
+		for in[ch].size > 0 {
+			piece := in[ch].pop()
+			out.send(uint8(ch), piece, false)
+			recycle(piece)
 		}
 		if in[ch].eof {
 			out.send(uint8(ch), nil, true)

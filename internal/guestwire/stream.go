@@ -35,7 +35,7 @@ type Stream struct {
 }
 
 type inbound struct {
-	buf      []byte
+	backlog
 	consumed int // by the reader or a relay, not yet given back as credit
 	eof      bool
 	passed   bool // eof was handed to a relay
@@ -229,7 +229,7 @@ func (s *Stream) keep(channel uint8, data []byte, eof bool) (to *Stream, err err
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	in := &s.in[channel]
-	if in.eof || len(in.buf)+in.consumed+len(data) > Window {
+	if in.eof || in.size+in.consumed+len(data) > Window {
 		return nil, fmt.Errorf("%w: channel %d overrun", ErrProtocol, channel)
 	}
 	in.eof = eof
@@ -237,7 +237,7 @@ func (s *Stream) keep(channel uint8, data []byte, eof bool) (to *Stream, err err
 		in.consumed += len(data)
 		return s.other, nil
 	}
-	in.buf = append(in.buf, data...)
+	in.push(data)
 	s.cond.Broadcast()
 	return nil, nil
 }
@@ -298,40 +298,68 @@ type channelReader struct {
 }
 
 func (r channelReader) Read(p []byte) (int, error) {
-	n, credit, err := r.take(p)
-	if credit > 0 {
-		head := append(r.s.head(), r.ch)
-		_ = r.s.conn.w.Write(TypeCredit, binary.BigEndian.AppendUint32(head, uint32(credit)), nil)
+	if len(p) == 0 {
+		return 0, nil
 	}
+	piece, credit, err := r.take(len(p))
+	n := copy(p, piece)
+	r.release(piece, credit)
 	return n, err
 }
 
-// take copies what is there, waiting for it, and says how much credit to give
-// back: in halves of the window, so that it costs few frames.
-func (r channelReader) take(p []byte) (n, credit int, err error) {
+// WriteTo makes io.Copy write what came as it came, without a copy of its own.
+func (r channelReader) WriteTo(w io.Writer) (written int64, err error) {
+	for {
+		piece, credit, err := r.take(MaxData)
+		if errors.Is(err, io.EOF) {
+			return written, nil
+		}
+		if err != nil {
+			return written, err
+		}
+		n, err := w.Write(piece)
+		written += int64(n)
+		r.release(piece, credit)
+		if err != nil {
+			return written, err
+		}
+	}
+}
+
+// take gives at most most bytes of what is there, waiting for it, and says how
+// much credit to give back: in halves of the window, so that it costs few
+// frames.
+func (r channelReader) take(most int) (piece []byte, credit int, err error) {
 	s := r.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	in := &s.in[r.ch]
-	for len(in.buf) == 0 {
+	for in.size == 0 {
 		if in.eof || s.ended && s.err == nil {
-			return 0, 0, io.EOF
+			return nil, 0, io.EOF
 		}
 		if s.ended {
-			return 0, 0, s.err
+			return nil, 0, s.err
 		}
 		s.cond.Wait()
 	}
-	n = copy(p, in.buf)
-	in.buf = in.buf[n:]
-	if len(in.buf) == 0 {
-		in.buf = nil
+	if piece = in.pop(); len(piece) > most {
+		in.unpop(piece[most:])
+		piece = piece[:most:most] // the rest of its memory is still to be read
 	}
-	in.consumed += n
+	in.consumed += len(piece)
 	if in.consumed >= Window/2 && !in.eof && !s.ended {
 		credit, in.consumed = in.consumed, 0
 	}
-	return n, credit, nil
+	return piece, credit, nil
+}
+
+func (r channelReader) release(piece []byte, credit int) {
+	recycle(piece)
+	if credit > 0 {
+		head := append(r.s.head(), r.ch)
+		_ = r.s.conn.w.Write(TypeCredit, binary.BigEndian.AppendUint32(head, uint32(credit)), nil)
+	}
 }
 
 type channelWriter struct {

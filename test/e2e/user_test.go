@@ -34,6 +34,9 @@ func TestOrdinaryUserNeedsNoRoot(t *testing.T) {
 	if err := os.WriteFile(own, data, 0o755); err != nil { // the checkout may be in a directory only root enters
 		t.Fatal(err)
 	}
+	if err := os.Chown(own, uid, gid); err != nil {
+		t.Fatal(err)
+	}
 	run := func(args ...string) world.Result {
 		cmd := exec.Command(own, args...)
 		cmd.Dir = u.HomeDir

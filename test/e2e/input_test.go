@@ -37,7 +37,7 @@ func TestBadInputIsNamedAndLeavesNothing(t *testing.T) {
 		{"vm create --disk-size 512M", 2, "1G"},
 		{"vm create --memory 1", 2, "128"},
 		{"vm create --memory 99999999", 2, "host"},
-		{"vm create --vcpu 0", 2, "vcpu"},
+		{"vm create --vcpu 0", 2, "virtual CPUs"},
 		{"run --rm --", 2, "--"},
 		{"exec web-one --", 2, "--"},
 		{"vm create --image no-such-image", 1, "no-such-image"},

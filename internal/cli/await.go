@@ -35,6 +35,7 @@ func (l *launch) awaitGuest(ctx context.Context) error {
 		case s.State == shim.Booting && s.Problem != "":
 			outcome, known = lateError{s.Problem}, true
 		case s.State != shim.Booting:
+			l.trace.start(s.Trace)
 			outcome, known = nil, true
 		}
 		if known {

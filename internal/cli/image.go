@@ -15,7 +15,7 @@ import (
 
 func newImage(a *app) *cobra.Command {
 	return newGroup(a, "image", "The root file systems VMs boot from",
-		newImageList(a), newImageShow(a), newImagePull(a), newImageDelete(a))
+		newImageList(a), newImageShow(a), newImagePull(a), newImageDelete(a), newImageCache(a))
 }
 
 func newImageList(a *app) *cobra.Command {

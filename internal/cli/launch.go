@@ -40,6 +40,7 @@ func (l *launch) detached(ctx context.Context) error {
 		return interrupted(ctx, err)
 	}
 	defer l.client.Close()
+	l.trace.start(l.vm.Trace)
 	l.ready(p)
 	if _, err := fmt.Fprintln(l.app.Out, l.vm.Name); err != nil {
 		return err
@@ -61,12 +62,12 @@ func (l *launch) attached(ctx context.Context) error {
 		return asOurs(err)
 	}
 	err = g.run(ctx)
-	l.trace.mark("command ended")
+	l.trace.mark("exec")
 	if l.create.Ephemeral {
 		if err := l.remove(); err != nil {
 			l.app.warn("cannot delete the VM %s: %v", l.vm.Name, err)
 		}
-		l.trace.mark("VM deleted")
+		l.trace.mark("delete")
 	} else {
 		l.remind()
 	}
@@ -101,12 +102,11 @@ func (l *launch) makeVM(ctx context.Context, p *progress) (err error) {
 	if l.client, err = l.app.connect(ctx); err != nil {
 		return err
 	}
-	l.trace.mark("daemon connected")
+	l.trace.mark("connect")
 	l.vm, err = l.client.CreateVM(ctx, l.create, p.watch)
 	if err != nil {
 		return l.explain(err)
 	}
-	l.trace.mark("VM started")
 	l.app.say("%s", specLine(l.vm))
 	return nil
 }
@@ -134,7 +134,6 @@ func (l *launch) join(ctx context.Context, p *progress) (*guestCommand, error) {
 			return nil, err
 		}
 	}
-	l.trace.mark("shim joined")
 	g := &guestCommand{
 		v: l.app.voice, vm: l.vm.Name, dir: paths.VM(l.vm.Dir), shim: l.shim, request: l.request, timeout: l.timeout,
 	}
@@ -147,7 +146,6 @@ func (l *launch) join(ctx context.Context, p *progress) (*guestCommand, error) {
 	if err := l.awaitGuest(ctx); err != nil {
 		return nil, l.failedBoot(ctx, err)
 	}
-	l.trace.mark("guest ready")
 	if len(l.request.Argv) == 0 {
 		if g.request.Argv, err = l.shell(ctx); err != nil {
 			return nil, err

@@ -1,28 +1,46 @@
 package cli
 
-import "time"
+import (
+	"time"
 
-// trace notes when each step of a run was done.
+	"banger"
+)
+
+// trace notes where the time of a start or run goes. What daemon, shim and
+// guest did is theirs to say; the rest is measured here.
 type trace struct {
-	begun time.Time
-	steps []step
+	last   time.Time
+	phases []banger.Phase
 }
 
-type step struct {
-	name string
-	at   time.Duration
+func newTrace() *trace { return &trace{last: time.Now()} }
+
+// mark ends a phase.
+func (t *trace) mark(name string) {
+	now := time.Now()
+	t.phases = append(t.phases, banger.Phase{Name: name, Millis: milliseconds(now.Sub(t.last))})
+	t.last = now
 }
 
-func newTrace() *trace { return &trace{begun: time.Now()} }
-
-func (t *trace) mark(name string) { t.steps = append(t.steps, step{name, time.Since(t.begun)}) }
+// start ends the phase in which others started a VM, and takes their account
+// of it: what they do not account for is the way to them and back.
+func (t *trace) start(theirs []banger.Phase) {
+	t.mark("start")
+	whole := &t.phases[len(t.phases)-1]
+	for _, p := range theirs {
+		whole.Millis -= p.Millis
+	}
+	whole.Name = "talk"
+	t.phases = append(t.phases[:len(t.phases)-1:len(t.phases)-1], append(theirs, *whole)...)
+}
 
 func (t *trace) report(v *voice) {
-	last := time.Duration(0)
-	for _, s := range t.steps {
-		v.say("%8.1fms  +%.1fms  %s", milliseconds(s.at), milliseconds(s.at-last), s.name)
-		last = s.at
+	total := 0.0
+	for _, p := range t.phases {
+		total += p.Millis
+		v.say("%8.1f ms  %s", p.Millis, p.Name)
 	}
+	v.say("%8.1f ms  in all", total)
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

@@ -38,6 +38,7 @@ type machine interface {
 	// for the time of the fork.
 	prepare(*processAttr) (undo func())
 
+	setClock(nanos int64) error
 	setup(guestwire.Setup) (failed []string, err error)
 	problems() []string
 	diskDir() string // a path on the writable disk

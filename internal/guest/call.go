@@ -65,6 +65,8 @@ func (a *agent) dispatch(c guestwire.Call) (any, error) {
 	switch c.Method {
 	case guestwire.MethodSetup:
 		return with(c.Params, a.setup)
+	case guestwire.MethodClock:
+		return with(c.Params, a.clock)
 	case guestwire.MethodHealth:
 		return guestwire.Health{UptimeSeconds: uptime().Seconds(), Problems: a.machine.problems()}, nil
 	case guestwire.MethodStats:
@@ -112,6 +114,11 @@ func (a *agent) setup(s guestwire.Setup) (guestwire.SetupResult, error) {
 	}
 	r.TimeNanos = time.Now().UnixNano()
 	return r, nil
+}
+
+func (a *agent) clock(c guestwire.Clock) (guestwire.Clock, error) {
+	err := a.machine.setClock(c.TimeNanos)
+	return guestwire.Clock{TimeNanos: time.Now().UnixNano()}, err
 }
 
 // stat says what a path is, with links followed; a link that leads nowhere is

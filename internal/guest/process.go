@@ -33,6 +33,8 @@ func (process) lookup(name string, _ uint32) (user, error) {
 
 func (process) prepare(*processAttr) func() { return func() {} }
 
+func (process) setClock(int64) error { return nil }
+
 func (process) setup(guestwire.Setup) ([]string, error) { return nil, nil }
 
 func (process) problems() []string { return nil }

@@ -20,7 +20,7 @@ func (m *system) apply(s guestwire.Setup) (failed []string) {
 		name string
 		do   func(guestwire.Setup) error
 	}{
-		{"set the clock", setClock}, // first: each moment makes it worse
+		{"set the clock", func(s guestwire.Setup) error { return m.setClock(s.TimeNanos) }}, // first: each moment makes it worse
 		{"seed the random numbers", seedRandom},
 		{"set the host name", setHostname},
 		{"write /etc/machine-id", writeMachineID},
@@ -35,11 +35,11 @@ func (m *system) apply(s guestwire.Setup) (failed []string) {
 	return failed
 }
 
-func setClock(s guestwire.Setup) error {
-	if s.TimeNanos == 0 {
+func (*system) setClock(nanos int64) error {
+	if nanos == 0 {
 		return nil
 	}
-	now := unix.NsecToTimespec(s.TimeNanos)
+	now := unix.NsecToTimespec(nanos)
 	return unix.ClockSettime(unix.CLOCK_REALTIME, &now)
 }
 
@@ -79,14 +79,14 @@ func setHostname(s guestwire.Setup) error {
 	if err := unix.Sethostname([]byte(s.Hostname)); err != nil {
 		return err
 	}
-	return writeIfOther("/etc/hostname", s.Hostname+"\n", 0o644)
+	return writeLine("/etc/hostname", s.Hostname, 0o644)
 }
 
 func writeMachineID(s guestwire.Setup) error {
 	if s.MachineID == "" {
 		return nil
 	}
-	return writeIfOther("/etc/machine-id", s.MachineID+"\n", 0o444)
+	return writeLine("/etc/machine-id", s.MachineID, 0o444)
 }
 
 // hostsMark ends the line of /etc/hosts that is ours; all others are the
@@ -95,7 +95,41 @@ const hostsMark = "# this VM"
 
 func writeHosts(file string, s guestwire.Setup) error {
 	old, _ := os.ReadFile(file)
-	return writeIfOther(file, hosts(string(old), s), 0o644)
+	text := hosts(string(old), s)
+	if len(text) == len(old) && text != string(old) {
+		return overwrite(file, text)
+	}
+	return writeIfOther(file, text, 0o644)
+}
+
+// writeLine writes a file of one line in its place where it can: to replace it
+// takes a hundred times the instructions, which a restored guest under
+// emulation feels. Cut short, it is written again at the next start.
+func writeLine(file, line string, mode os.FileMode) error {
+	old, err := os.ReadFile(file)
+	switch {
+	case err == nil && string(old) == line+"\n":
+		return nil
+	case err != nil || len(old) < len(line)+1:
+		return replaceFile(file, []byte(line+"\n"), mode)
+	case len(old) > len(line)+1:
+		if err := overwrite(file, line+"\n"); err != nil {
+			return err
+		}
+		return os.Truncate(file, int64(len(line)+1))
+	}
+	return overwrite(file, line+"\n")
+}
+
+// overwrite writes over the beginning of a file.
+func overwrite(file, text string) error {
+	fd, err := unix.Open(file, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	_, err = unix.Pwrite(fd, []byte(text), 0)
+	return err
 }
 
 // hosts is the table with this VM's line instead of another VM's.
@@ -121,7 +155,7 @@ func hosts(old string, s guestwire.Setup) string {
 		if address == "" {
 			address = "127.0.1.1"
 		}
-		out += address + "\t" + s.Hostname + "\t" + hostsMark + "\n"
+		out += fmt.Sprintf("%-15s %-47s %s\n", address, s.Hostname, hostsMark)
 	}
 	return out
 }

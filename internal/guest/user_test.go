@@ -85,13 +85,13 @@ func TestUnknownUserIsMade(t *testing.T) {
 
 func TestHostsKeepTheUsersLines(t *testing.T) {
 	first := hosts("", guestwire.Setup{Hostname: "one", GuestIP: "10.77.0.2"})
-	want := "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n10.77.0.2\tone\t# this VM\n"
+	want := "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n10.77.0.2       one" + strings.Repeat(" ", 45) + "# this VM\n"
 	if first != want {
 		t.Fatalf("got %q", first)
 	}
 	edited := "10.9.9.9 build # mine\n" + first
 	second := hosts(edited, guestwire.Setup{Hostname: "two", GuestIP: "10.77.0.3"})
-	if want := strings.Replace(edited, "10.77.0.2\tone", "10.77.0.3\ttwo", 1); second != want {
+	if want := strings.Replace(edited, "10.77.0.2       one", "10.77.0.3       two", 1); second != want {
 		t.Fatalf("got %q", second)
 	}
 }

@@ -45,6 +45,13 @@ func (l *Link) Setup(ctx context.Context, s guestwire.Setup) (r guestwire.SetupR
 	return r, l.call(ctx, guestwire.MethodSetup, s, &r)
 }
 
+// SetClock sets the guest's clock and says what it was as the guest answered.
+func (l *Link) SetClock(ctx context.Context, now time.Time) (time.Time, error) {
+	var c guestwire.Clock
+	err := l.call(ctx, guestwire.MethodClock, guestwire.Clock{TimeNanos: now.UnixNano()}, &c)
+	return time.Unix(0, c.TimeNanos), err
+}
+
 // Health asks whether the guest works.
 func (l *Link) Health(ctx context.Context) (h guestwire.Health, err error) {
 	return h, l.call(ctx, guestwire.MethodHealth, nil, &h)

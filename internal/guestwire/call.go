@@ -32,6 +32,11 @@ type SetupResult struct {
 	Failed    []string `json:"failed,omitempty"` // what could not be done, one line each
 }
 
+// Clock is a time: the host's to be set, or the guest's as it answers.
+type Clock struct {
+	TimeNanos int64 `json:"time_nanos"` // Unix nanoseconds
+}
+
 // Health says whether the guest works.
 type Health struct {
 	UptimeSeconds float64  `json:"uptime_seconds"`

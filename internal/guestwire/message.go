@@ -166,6 +166,7 @@ type Call struct {
 // call.go; a method without one of them takes or gives null.
 const (
 	MethodSetup    = "setup"    // Setup → SetupResult; makes the guest this VM's own
+	MethodClock    = "clock"    // Clock → Clock; sets the guest's clock and no more
 	MethodHealth   = "health"   // → Health
 	MethodStats    = "stats"    // → GuestStats
 	MethodSync     = "sync"     // flushes all file systems

@@ -184,6 +184,9 @@ func (w *workshop) warm(ctx context.Context, link *guestlink.Link) error {
 		if _, err := link.Setup(ctx, w.neutral()); err != nil {
 			return err
 		}
+		if _, err := link.SetClock(ctx, time.Now()); err != nil {
+			return err
+		}
 		for _, argv := range warmUp {
 			if err := exec(ctx, link, argv); err != nil {
 				return err
@@ -197,7 +200,7 @@ func (w *workshop) warm(ctx context.Context, link *guestlink.Link) error {
 // is written over when one does.
 func (w *workshop) neutral() guestwire.Setup {
 	s := w.spec.Setup
-	s.Anybody = true
+	s.Anybody, s.DiskBytes = true, 0
 	s.Hostname, s.MachineID, s.GuestIP = "localhost", fmt.Sprintf("%032d", 0), ""
 	s.TimeNanos = time.Now().UnixNano()
 	return s

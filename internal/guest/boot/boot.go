@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -26,6 +27,9 @@ type System struct {
 	// Children is the cgroup that commands belong to, or nil.
 	Children *os.File
 
+	device  *device    // the writable disk's
+	remount sync.Mutex // of the disk
+	ending  bool       // Down was called
 	cmdline map[string]string
 	events  *events
 }

@@ -19,37 +19,77 @@ const (
 // looks again when it is told to, on a thread of its own.
 const growthDeadline = 2 * time.Second
 
-// GrowDisk lets the disk's file system fill its device. Nothing happens where
-// it does already. A device that is smaller than least bytes is waited for.
-func (s *System) GrowDisk(least int64) error {
+// device is the writable disk and the size of its file system. It stays open:
+// to find it again is a good part of what a restored guest would do before it
+// is ready.
+type device struct {
+	*os.File
+	size  uint64 // of the file system, in bytes
+	block uint64
+}
+
+func (s *System) openDevice() error {
 	name, err := s.disk("disk")
 	if err != nil {
 		return err
 	}
-	dev, err := os.Open(name)
+	f, err := os.Open(name)
 	if err != nil {
 		return err
 	}
-	defer dev.Close()
-	size, err := deviceSize(dev, uint64(least))
+	blocks, block, err := ext4Size(f)
 	if err != nil {
+		f.Close()
 		return err
 	}
-	have, block, err := ext4Size(dev)
-	if err != nil {
-		return err
-	}
-	want := size / block
-	if have >= want {
-		return nil
-	}
-	return ioctl(s.Disk, ioctlResizeFS, unsafe.Pointer(&want))
+	s.device = &device{f, blocks * block, block}
+	return nil
 }
 
-// deviceSize is the size of a device in bytes, once it has that many.
-func deviceSize(dev *os.File, least uint64) (size uint64, err error) {
+// GrowDisk lets the disk's file system fill its device. Nothing happens where
+// it does already. A device that is smaller than least bytes is waited for.
+func (s *System) GrowDisk(least int64) error {
+	if s.device == nil {
+		if err := s.openDevice(); err != nil {
+			return err
+		}
+	}
+	size, err := s.device.awaitSize(uint64(least))
+	if err != nil {
+		return err
+	}
+	want := size / s.device.block
+	if s.device.size >= want*s.device.block {
+		return nil
+	}
+	if err := ioctl(s.Disk, ioctlResizeFS, unsafe.Pointer(&want)); err != nil {
+		return err
+	}
+	s.device.size = want * s.device.block
+	time.AfterFunc(leaveTables, s.leaveTables)
+	return nil
+}
+
+// leaveTables is how long after a growth the kernel is told to leave the new
+// inode tables alone, so that a first command comes before it.
+const leaveTables = time.Second
+
+// leaveTables keeps the kernel from writing zeroes over the inode tables of
+// what was added, 14 MB for each GiB: they are holes of a file and read as
+// zeroes already. To say so before the growth would have them zeroed at once.
+func (s *System) leaveTables() {
+	s.remount.Lock()
+	defer s.remount.Unlock()
+	if s.ending {
+		return // and read-only
+	}
+	_ = unix.Mount("", procPath(s.Disk), "", unix.MS_REMOUNT, "noinit_itable")
+}
+
+// awaitSize is the size of the device in bytes, once it has at least so many.
+func (d *device) awaitSize(least uint64) (size uint64, err error) {
 	for deadline := time.Now().Add(growthDeadline); ; time.Sleep(time.Millisecond) {
-		if err := ioctl(dev, ioctlSize64, unsafe.Pointer(&size)); err != nil || size >= least {
+		if err := ioctl(d.File, ioctlSize64, unsafe.Pointer(&size)); err != nil || size >= least {
 			return size, err
 		}
 		if time.Now().After(deadline) {

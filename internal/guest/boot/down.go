@@ -12,6 +12,9 @@ import (
 // It is to be called when no process is left.
 func (s *System) Down() error {
 	unix.Sync()
+	s.remount.Lock()
+	defer s.remount.Unlock()
+	s.ending = true
 	unmountAll()
 	if s.Disk == nil {
 		return nil

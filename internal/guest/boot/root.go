@@ -72,9 +72,7 @@ func (s *System) enterRoot() error {
 	if err := mountNew(image, imageDir, "ext4", unix.MS_RDONLY, "noload"); err != nil {
 		return err
 	}
-	// A disk that has grown would have 14 MB of inode tables zeroed for each
-	// GiB, which read as zeroes already: they are holes of a file.
-	if err := mountNew(disk, diskDir, "ext4", 0, "noinit_itable"); err != nil {
+	if err := mountNew(disk, diskDir, "ext4", 0, ""); err != nil {
 		return err
 	}
 	if s.Disk, err = os.Open(diskDir); err != nil {

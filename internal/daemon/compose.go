@@ -40,6 +40,9 @@ func (d *daemon) compose(ctx context.Context, log io.Writer, vms func(*daemon) v
 		return nil, err
 	}
 	d.rows = rows
+	if err := os.RemoveAll(d.dirs.ImageTrash()); err != nil {
+		d.log.Warn("cannot finish the deletion of an image", "error", err)
+	}
 	d.images = &images{store: rows, builder: image.Builder{Dir: d.dirs.Images()}, dirs: d.dirs}
 	d.kernels = kernel.NewStore(d.dirs.Kernels(), d.dirs.Downloads())
 	// Not the executable's path, which may lead to a newer file by now.

@@ -99,12 +99,13 @@ func (i *images) delete(ctx context.Context, row banger.Image) error {
 	return discard(i.dirs, row.ArtifactDir)
 }
 
-// discard removes a directory so that nobody ever sees half of it.
+// discard removes a directory so that nobody ever sees half of it. What a
+// crash left goes when the daemon starts.
 func discard(dirs paths.Dirs, dir string) error {
-	if err := os.MkdirAll(dirs.Trash(), 0o700); err != nil {
+	if err := os.MkdirAll(dirs.ImageTrash(), 0o700); err != nil {
 		return err
 	}
-	trash := filepath.Join(dirs.Trash(), banger.NewID())
+	trash := filepath.Join(dirs.ImageTrash(), banger.NewID())
 	if err := os.Rename(dir, trash); os.IsNotExist(err) {
 		return nil
 	} else if err != nil {

@@ -88,9 +88,11 @@ func (d Dirs) Keys() string { return filepath.Join(d.State, "keys") }
 // VMs holds a directory per VM.
 func (d Dirs) VMs() string { return filepath.Join(d.State, "vms") }
 
-// Trash is where directories are renamed to before they are removed, so that
-// a half-removed VM is never seen under VMs.
-func (d Dirs) Trash() string { return filepath.Join(d.State, "trash") }
+// VMTrash and ImageTrash are where directories are renamed to before they are
+// removed, so that a half-removed one is never seen in its place. They are
+// inside, because what is around may be another file system.
+func (d Dirs) VMTrash() string    { return filepath.Join(d.VMs(), ".trash") }
+func (d Dirs) ImageTrash() string { return filepath.Join(d.Images(), ".trash") }
 
 // VM is one VM's directory.
 func (d Dirs) VM(id string) VM { return VM(filepath.Join(d.VMs(), id)) }

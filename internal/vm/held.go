@@ -87,7 +87,7 @@ func newID(name string) (id string, ok bool) {
 }
 
 func (m *Manager) trashDir(id string) paths.VM {
-	return paths.VM(filepath.Join(m.Dirs.Trash(), id))
+	return paths.VM(filepath.Join(m.Dirs.VMTrash(), id))
 }
 
 // discard moves a VM's directory out of sight, whole in one step. One that is
@@ -96,7 +96,7 @@ func (m *Manager) discard(id string, dir paths.VM) error {
 	if !ours(dir, id) {
 		return nil
 	}
-	if err := os.MkdirAll(m.Dirs.Trash(), 0o700); err != nil {
+	if err := os.MkdirAll(m.Dirs.VMTrash(), 0o700); err != nil {
 		return fileError(err)
 	}
 	// An earlier discard that was cut short may lie there.

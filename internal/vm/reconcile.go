@@ -53,7 +53,7 @@ func (m *Manager) awaitFirstWords(ctx context.Context, adopted []*live) {
 
 // emptyTrash finishes deletions: what lies there was to go, with its row.
 func (m *Manager) emptyTrash(ctx context.Context) error {
-	names, err := namesIn(m.Dirs.Trash())
+	names, err := namesIn(m.Dirs.VMTrash())
 	if err != nil {
 		return err
 	}

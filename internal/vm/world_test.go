@@ -120,13 +120,15 @@ func (w *world) String() string {
 		}
 		return file
 	}
-	for _, dir := range []string{w.Dirs.VMs(), w.Dirs.Trash()} {
+	for _, dir := range []string{w.Dirs.VMs(), w.Dirs.VMTrash()} {
 		names, err := namesIn(dir)
 		if err != nil {
 			w.t.Fatal(err)
 		}
 		for _, n := range names {
-			lines = append(lines, "dir "+filepath.Base(dir)+"/"+name(n))
+			if n != filepath.Base(w.Dirs.VMTrash()) {
+				lines = append(lines, "dir "+strings.TrimPrefix(filepath.Base(dir), ".")+"/"+name(n))
+			}
 		}
 	}
 	for _, id := range w.shims.running() {

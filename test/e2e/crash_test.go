@@ -25,8 +25,8 @@ func (w home) daemonPID(t *testing.T) int {
 
 // leftovers is everything of VMs that is still in this world.
 func (w home) leftovers() (left []string) {
-	for _, dir := range []string{"vms", "trash"} {
-		entries, _ := filepath.Glob(filepath.Join(w.State(), dir, "*"))
+	for _, pattern := range []string{"vms/*", "vms/.new-*", "vms/.trash/*"} {
+		entries, _ := filepath.Glob(filepath.Join(w.State(), pattern))
 		left = append(left, entries...)
 	}
 	for _, p := range w.processes() {

@@ -104,6 +104,8 @@ type shown struct {
 	VMMPID    int    `json:"vmm_pid"`
 	Dir       string `json:"dir"`
 	BootID    string `json:"boot_id"`
+	Template  string `json:"template"`
+	GuestIP   string `json:"guest_ip"`
 }
 
 // gone says whether no VM of this name is left.

@@ -1,0 +1,223 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+func (w home) templates() (whole []string) {
+	records, _ := filepath.Glob(filepath.Join(w.Home, ".cache/banger/templates/*/template.json"))
+	for _, r := range records {
+		whole = append(whole, filepath.Dir(r))
+	}
+	return whole
+}
+
+// warmWorld is an installation of the test's own with the template of a small
+// VM in it.
+func warmWorld(t *testing.T, name string) home {
+	t.Helper()
+	w := borrowedWorld(t, name)
+	w.must(t, "run", "--rm", "--memory", "512", "--", "true")
+	eventually(t, "a template of the first boot", func() bool { return len(w.templates()) == 1 })
+	return w
+}
+
+// seen is what one VM looks like from inside.
+type seen struct {
+	machineID, hostname, hosts, random, bootID string
+	disk                                       int64
+	clock                                      time.Duration // ahead of the host
+	behind                                     time.Duration
+}
+
+func (w home) look(t *testing.T, vm string) (s seen) {
+	t.Helper()
+	before := time.Now()
+	out := w.must(t, "exec", vm, "--", "sh", "-c", "date +%s%N")
+	after := time.Now()
+	nanos, err := strconv.ParseInt(out, 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.clock, s.behind = time.Unix(0, nanos).Sub(after), before.Sub(time.Unix(0, nanos))
+	out = w.must(t, "exec", vm, "--", "sh", "-c", "cat /etc/machine-id; hostname; grep -w $(hostname) /etc/hosts;"+
+		" head -c 16 /dev/urandom | od -An -tx1; cat /proc/sys/kernel/random/boot_id; df -B1 --output=size / | tail -1")
+	lines := strings.Split(out, "\n")
+	if len(lines) != 6 {
+		t.Fatalf("%s shows %q", vm, lines)
+	}
+	s.machineID, s.hostname, s.hosts, s.random, s.bootID = lines[0], lines[1], lines[2], lines[3], lines[4]
+	s.disk, err = strconv.ParseInt(strings.TrimSpace(lines[5]), 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// One line of the resume contract each, on two forks of one template.
+func TestForksOfATemplateAreMachinesOfTheirOwn(t *testing.T) {
+	w := warmWorld(t, "contract")
+	w.start(t, "one", "--disk-size", "2G")
+	w.start(t, "two", "--disk-size", "8G")
+	template := w.show(t, "one").Template
+	if template == "" || template != w.show(t, "two").Template {
+		t.Fatalf("forked from %q and %q", template, w.show(t, "two").Template)
+	}
+	one, two := w.look(t, "one"), w.look(t, "two")
+	for _, c := range []struct {
+		what     string
+		one, two string
+		wantOne  string // where it is known
+	}{
+		{"machine-id", one.machineID, two.machineID, w.show(t, "one").ID},
+		{"host name", one.hostname, two.hostname, "one"},
+		{"/etc/hosts", one.hosts, two.hosts, ""},
+		{"random numbers", one.random, two.random, ""},
+		{"boot id", one.bootID, two.bootID, w.show(t, "one").BootID},
+	} {
+		if c.one == c.two || c.wantOne != "" && c.one != c.wantOne {
+			t.Errorf("%s: %q and %q, want %q and another", c.what, c.one, c.two, c.wantOne)
+		}
+	}
+	if !strings.Contains(one.hosts, w.show(t, "one").GuestIP) {
+		t.Errorf("/etc/hosts says %q", one.hosts)
+	}
+	const gib = int64(1) << 30
+	if one.disk < 2*gib*9/10 || one.disk > 2*gib || two.disk < 8*gib*9/10 {
+		t.Errorf("disks of 2 and 8 GiB have %d and %d bytes", one.disk, two.disk)
+	}
+	for name, s := range map[string]seen{"one": one, "two": two} {
+		if off := max(s.clock, s.behind); off > 50*time.Millisecond {
+			t.Errorf("the clock of %s is off by %v", name, off)
+		}
+	}
+}
+
+func TestRebootInsideAForkBootsFromItsDisk(t *testing.T) {
+	w := warmWorld(t, "reboot")
+	w.start(t, "again")
+	before := w.look(t, "again")
+	w.must(t, "exec", "again", "--", "sh", "-c", "echo kept > /root/file; sync; reboot || kill -INT 1")
+	eventually(t, "it is up again", func() bool {
+		return w.show(t, "again").BootID != before.bootID && w.Banger("exec", "again", "--", "true").Status == 0
+	})
+	if got := w.must(t, "exec", "again", "--", "cat", "/root/file"); got != "kept" {
+		t.Errorf("the file has %q", got)
+	}
+	if after := w.look(t, "again"); after.machineID != before.machineID || w.show(t, "again").Template != "" {
+		t.Errorf("machine-id %s, then %s; template %q", before.machineID, after.machineID, w.show(t, "again").Template)
+	}
+}
+
+func TestColdUsesNoTemplateAndFirstStartsDo(t *testing.T) {
+	w := warmWorld(t, "cold")
+	w.start(t, "cold", "--cold")
+	if got := w.show(t, "cold").Template; got != "" {
+		t.Errorf("--cold forked %s", got)
+	}
+	w.must(t, "vm", "create", "--name", "later", "--memory", "512", "--no-start")
+	w.must(t, "start", "later")
+	if w.show(t, "later").Template == "" {
+		t.Error("the first start of a VM forked nothing")
+	}
+	w.must(t, "exec", "later", "--", "sh", "-c", "echo kept > /root/file")
+	w.must(t, "stop", "later")
+	w.must(t, "start", "later")
+	if got := w.must(t, "exec", "later", "--", "cat", "/root/file"); got != "kept" || w.show(t, "later").Template != "" {
+		t.Errorf("the second start: file %q, template %q", got, w.show(t, "later").Template)
+	}
+}
+
+func TestDamagedTemplateIsNoticedAndMadeAgain(t *testing.T) {
+	for _, damage := range []struct {
+		name string
+		do   func(dir string) error
+	}{
+		{"changed", func(dir string) error {
+			f, err := os.OpenFile(filepath.Join(dir, "memory"), os.O_WRONLY, 0)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			_, err = f.WriteAt([]byte("damage"), 1<<20)
+			return err
+		}},
+		{"truncated", func(dir string) error { return os.Truncate(filepath.Join(dir, "disk.ext4"), 4096) }},
+		{"incomplete", func(dir string) error { return os.Remove(filepath.Join(dir, "state")) }},
+	} {
+		t.Run(damage.name, func(t *testing.T) {
+			w := warmWorld(t, damage.name)
+			if err := damage.do(w.templates()[0]); err != nil {
+				t.Fatal(err)
+			}
+			w.start(t, "box")
+			if got := w.show(t, "box").Template; got != "" {
+				t.Errorf("it forked the damaged template %s", got)
+			}
+			eventually(t, "it is made again", func() bool {
+				w.start(t, "again")
+				defer w.Banger("rm", "-f", "again")
+				return w.show(t, "again").Template != ""
+			})
+		})
+	}
+}
+
+// maker is the process that makes a template, 0 if there is none.
+func (w home) maker() (pid int) {
+	for _, p := range w.processes() {
+		if id, command, _ := strings.Cut(p, " "); strings.Contains(command, "template make") {
+			pid, _ = strconv.Atoi(id)
+		}
+	}
+	return pid
+}
+
+func TestKilledMakerLeavesNothingThatIsUsed(t *testing.T) {
+	w := borrowedWorld(t, "maker")
+	w.must(t, "run", "--rm", "--memory", "512", "--", "true")
+	eventually(t, "the maker begins", func() bool { return w.maker() != 0 })
+	half := func() bool {
+		dirs, _ := filepath.Glob(filepath.Join(w.Home, ".cache/banger/templates/.new-*/disk.ext4"))
+		return len(dirs) > 0
+	}
+	eventually(t, "it is in the middle", half)
+	kill(t, w.maker())
+	eventually(t, "its machine is gone with it", func() bool {
+		for _, p := range w.processes() {
+			if strings.Contains(p, "qemu") {
+				return false
+			}
+		}
+		return true
+	})
+	if len(w.templates()) != 0 {
+		t.Fatal("there is a template")
+	}
+	w.must(t, "run", "--rm", "--memory", "512", "--", "true")
+	eventually(t, "another maker makes it", func() bool { return len(w.templates()) == 1 })
+	if half() {
+		t.Error("what the killed one left is still there")
+	}
+}
+
+func TestPruneFreesTemplatesWithoutForks(t *testing.T) {
+	w := warmWorld(t, "prune")
+	w.start(t, "fork")
+	if out := w.must(t, "image", "cache", "prune", "--json"); !strings.Contains(out, `"freed_bytes": 0`) {
+		t.Errorf("with a fork of it running: %s", out)
+	}
+	w.must(t, "rm", "-f", "fork")
+	if out := w.must(t, "image", "cache", "prune", "--dry-run", "--json"); strings.Contains(out, `"freed_bytes": 0`) || len(w.templates()) != 1 {
+		t.Errorf("a dry run: %s, %q left", out, w.templates())
+	}
+	w.must(t, "image", "cache", "prune")
+	if left, _ := filepath.Glob(filepath.Join(w.Home, ".cache/banger/templates/[^.]*")); len(left) != 0 {
+		t.Errorf("left: %q", left)
+	}
+}

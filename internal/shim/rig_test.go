@@ -27,6 +27,7 @@ type scripted struct {
 
 	agent    func(*guestwire.Stream) // nil: a guest that never comes up
 	refuse   error
+	restore  func(*scriptedMachine) error // nil: it cannot
 	boots    chan *scriptedMachine
 	stubborn bool // SIGTERM and the guest's own shutdown do nothing
 }
@@ -51,8 +52,7 @@ func (d *scripted) Boot(_ context.Context, _ vmm.Config, out vmm.IO) (vmm.Machin
 	if d.refuse != nil {
 		return nil, d.refuse
 	}
-	m := &scriptedMachine{driver: d, console: out.Console, done: make(chan struct{}), pauses: make(chan string, 16)}
-	m.host, m.guest = net.Pipe()
+	m := d.machine(out)
 	if d.agent != nil {
 		m.comeUp()
 	}
@@ -60,8 +60,22 @@ func (d *scripted) Boot(_ context.Context, _ vmm.Config, out vmm.IO) (vmm.Machin
 	return m, nil
 }
 
-func (d *scripted) Restore(context.Context, vmm.Config, vmm.Source, vmm.IO) (vmm.Machine, error) {
-	return nil, banger.Errorf(banger.BadRequest, "cannot restore a scripted machine")
+func (d *scripted) Restore(_ context.Context, _ vmm.Config, _ vmm.Source, out vmm.IO) (vmm.Machine, error) {
+	if d.restore == nil {
+		return nil, banger.Errorf(banger.BadRequest, "cannot restore a scripted machine")
+	}
+	m := d.machine(out)
+	if err := d.restore(m); err != nil {
+		return nil, err
+	}
+	d.boots <- m
+	return m, nil
+}
+
+func (d *scripted) machine(out vmm.IO) *scriptedMachine {
+	m := &scriptedMachine{driver: d, console: out.Console, done: make(chan struct{}), pauses: make(chan string, 16)}
+	m.host, m.guest = net.Pipe()
+	return m
 }
 
 // comeUp starts the agent.
@@ -151,6 +165,9 @@ func newRig(t *testing.T, d *scripted, l Launch) *rig {
 	d.boots = make(chan *scriptedMachine, 8)
 	r := &rig{dir: vmDir(t, l), driver: d, ended: make(chan struct{})}
 	opts := Options{Build: "test", Driver: func(string) (vmm.Driver, error) { return d, nil }}
+	if l.Restore != nil {
+		opts.memory = l.Restore.Memory
+	}
 	var err error
 	if r.shim, err = open(t.Context(), r.dir, opts, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)

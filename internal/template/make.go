@@ -78,6 +78,9 @@ func (m Maker) Make(ctx context.Context, path string) error {
 	if _, err := c.Get(spec.Key.ID()); err == nil {
 		return nil
 	}
+	if err := c.Remove(spec.Key.ID()); err != nil { // one without a record
+		return err
+	}
 	return m.build(ctx, c, spec)
 }
 

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"hash"
 	"hash/crc32"
-	"io"
+	"iter"
 	"os"
 	"slices"
 
@@ -35,20 +35,31 @@ func SealedCopy(path string) (*os.File, error) {
 }
 
 func sealedCopy(from *os.File) (*os.File, error) {
+	f, err := NewMemory()
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(CopySparse(f, from), Seal(f)); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// NewMemory makes an empty file without a name, in RAM, to save a machine's
+// memory into; it is gone with its last descriptor.
+func NewMemory() (*os.File, error) {
 	fd, err := unix.MemfdCreate("banger-memory", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
 		return nil, fmt.Errorf("memfd_create: %w", err)
 	}
-	f := os.NewFile(uintptr(fd), "sealed memory")
-	if err := CopySparse(f, from); err != nil {
-		f.Close()
-		return nil, err
-	}
-	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("cannot seal: %w", err)
-	}
-	return f, nil
+	return os.NewFile(uintptr(fd), "memory"), nil
+}
+
+// Seal makes a NewMemory one that nobody can change any more.
+func Seal(f *os.File) error {
+	_, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals)
+	return banger.Wrap(err, "cannot seal the saved memory")
 }
 
 // Sealed says whether a file is one that nobody can change.
@@ -58,8 +69,12 @@ func Sealed(f *os.File) bool {
 }
 
 // CopySparse gives to, which is empty, the content and size of from, whose
-// holes stay holes. The kernel does the copying, and shares blocks where the
-// file system can.
+// holes stay holes. From a file on disk the kernel does the copying, and
+// shares blocks where the file system can.
+//
+// A file in RAM has data where it has none: the first access to a hole of it
+// through anybody's map, even a private one, makes it a page of zeroes. Those
+// become holes again.
 func CopySparse(to, from *os.File) error {
 	info, err := from.Stat()
 	if err != nil {
@@ -68,9 +83,18 @@ func CopySparse(to, from *os.File) error {
 	if err := to.Truncate(info.Size()); err != nil {
 		return err
 	}
+	move := copyRange
+	if inRAM(from) {
+		move = copyPages
+	}
 	return eachData(from, info.Size(), func(begin, end int64) error {
-		return copyRange(to, from, begin, end)
+		return move(to, from, begin, end)
 	})
+}
+
+func inRAM(f *os.File) bool {
+	_, err := unix.FcntlInt(f.Fd(), unix.F_GET_SEALS, 0)
+	return err == nil // others have no seals
 }
 
 // eachData calls do for each stretch of a file that is no hole.
@@ -93,8 +117,7 @@ func eachData(f *os.File, size int64, do func(begin, end int64) error) error {
 	return nil
 }
 
-// copyRange copies in the kernel where it can: between file systems only
-// sendfile does.
+// copyRange copies in the kernel, where the two file systems let it.
 func copyRange(to, from *os.File, at, end int64) error {
 	out := at
 	for at < end {
@@ -102,7 +125,7 @@ func copyRange(to, from *os.File, at, end int64) error {
 		switch {
 		case errors.Is(err, unix.EINTR):
 		case n == 0 || errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS):
-			return sendRange(to, from, at, end)
+			return copyPages(to, from, at, end)
 		case err != nil:
 			return err
 		}
@@ -110,20 +133,42 @@ func copyRange(to, from *os.File, at, end int64) error {
 	return nil
 }
 
-func sendRange(to, from *os.File, at, end int64) error {
-	if _, err := to.Seek(at, io.SeekStart); err != nil {
-		return err
-	}
+// copyPages copies what is not zero.
+func copyPages(to, from *os.File, at, end int64) error {
+	buf := make([]byte, min(256*PageSize, end-at)) // many ranges are a page or two
 	for at < end {
-		n, err := unix.Sendfile(int(to.Fd()), int(from.Fd()), &at, int(min(end-at, 1<<30)))
-		if err != nil && !errors.Is(err, unix.EINTR) {
+		n, err := from.ReadAt(buf[:min(int64(len(buf)), end-at)], at)
+		if n == 0 {
 			return err
 		}
-		if n == 0 && err == nil {
-			return io.ErrUnexpectedEOF
+		for run, zero := range Runs(buf[:n]) {
+			if !zero {
+				if _, err := to.WriteAt(run, at); err != nil {
+					return err
+				}
+			}
+			at += int64(len(run))
 		}
 	}
 	return nil
+}
+
+// Runs cuts memory into the longest runs of pages that are all zero or all
+// not, and says which they are.
+func Runs(memory []byte) iter.Seq2[[]byte, bool] {
+	return func(yield func([]byte, bool) bool) {
+		for len(memory) > 0 {
+			n := min(PageSize, len(memory))
+			zero := IsZero(memory[:n])
+			for n < len(memory) && IsZero(memory[n:min(n+PageSize, len(memory))]) == zero {
+				n = min(n+PageSize, len(memory))
+			}
+			if !yield(memory[:n], zero) {
+				return
+			}
+			memory = memory[n:]
+		}
+	}
 }
 
 // Checksum tells whether a saved memory is what it was: take it once after the

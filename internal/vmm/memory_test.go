@@ -69,6 +69,43 @@ func TestCopyKeepsContentAndHoles(t *testing.T) {
 	}
 }
 
+func TestZeroesInRAMBecomeHolesAgain(t *testing.T) {
+	memory, err := NewMemory()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer memory.Close()
+	if err := CopySparse(memory, sparse(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := Seal(memory); err != nil {
+		t.Fatal(err)
+	}
+	private, err := unix.Mmap(int(memory.Fd()), 0, 1000*PageSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(private)
+	for page := range 1000 {
+		private[page*PageSize] = 1
+	}
+	if n := blocks(t, memory); n < 1000*PageSize {
+		t.Errorf("only %d bytes: this kernel keeps the holes, and CopySparse may trust them", n)
+	}
+	to, err := os.Create(filepath.Join(t.TempDir(), "copy"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer to.Close()
+	if err := CopySparse(to, memory); err != nil {
+		t.Fatal(err)
+	}
+	wantSame(t, to, sparse(t))
+	if n := blocks(t, to); n > 64*PageSize {
+		t.Errorf("the copy takes %d bytes of disk", n)
+	}
+}
+
 func TestSealedCopyCannotBeChanged(t *testing.T) {
 	from := sparse(t)
 	f, err := SealedCopy(from.Name())

@@ -8,6 +8,11 @@ import "os"
 type Saved struct {
 	Memory string `json:"memory"` // as large as the machine's memory, sparse
 	State  string `json:"state"`  // of the devices, and what machine it was; 50 kB for each device
+
+	// Into, if it is given, takes the memory instead of a file named Memory:
+	// an empty NewMemory, which need only be sealed for others to be restored from it
+	// at once. It is the caller's, and of no use after a failed Save.
+	Into *os.File `json:"-"`
 }
 
 // Source is what a machine is restored from.

@@ -132,7 +132,8 @@ type Machine interface {
 	// its disks, it calls frozen, which copies those that are written to;
 	// nil for nothing to do. It calls it at most once, from this goroutine.
 	// What can be copied while the guest runs is copied before the pause.
-	// Nothing is synced.
+	// The files are not synced. What is sent to the agent meanwhile reaches
+	// this machine once it runs again, and none that is restored.
 	//
 	// A Save that fails, by frozen's error among others, removes its files
 	// and lets the machine run again if it ran before. Files that are there

@@ -24,7 +24,7 @@ type machine struct {
 	process   *child.Child
 	isolation []string
 	monitor   *monitor
-	agent     *agentStream
+	agent     net.Conn
 	devices   deviceFile
 	resumed   chan struct{} // closed when the vCPUs run for the first time
 	done      chan struct{}
@@ -40,7 +40,7 @@ type machine struct {
 // newMachine takes over the near ends of w and follows the process to its end.
 func newMachine(cfg vmm.Config, process *child.Child, isolation []string, w *wires, out vmm.IO) *machine {
 	m := &machine{
-		cfg: cfg, process: process, base: w.base, isolation: isolation, agent: newAgentStream(w.agent), devices: w.devices,
+		cfg: cfg, process: process, base: w.base, isolation: isolation, agent: w.agent, devices: w.devices,
 		resumed: make(chan struct{}), done: make(chan struct{}),
 	}
 	m.monitor = newMonitor(w.monitor, m.note)

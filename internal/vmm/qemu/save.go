@@ -36,20 +36,30 @@ func (m *machine) Save(ctx context.Context, to vmm.Saved, frozen func() error) e
 }
 
 // savedFiles are the files of a Save under way.
-type savedFiles struct{ memory, state *os.File }
+type savedFiles struct {
+	memory, state *os.File
+	made          []*os.File // those that are ours to close, and to remove if the Save fails
+}
 
-func (m *machine) createSaved(to vmm.Saved) (savedFiles, error) {
-	memory, err := createNew(m.cfg.At(to.Memory))
-	if err != nil {
-		return savedFiles{}, err
+func (m *machine) createSaved(to vmm.Saved) (f savedFiles, err error) {
+	if f.memory = to.Into; f.memory == nil {
+		if f.memory, err = f.create(m.cfg.At(to.Memory)); err != nil {
+			return f, err
+		}
 	}
-	state, err := createNew(m.cfg.At(to.State))
-	if err != nil {
-		memory.Close()
-		os.Remove(memory.Name())
-		return savedFiles{}, err
+	if f.state, err = f.create(m.cfg.At(to.State)); err != nil {
+		f.close()
+		f.remove()
 	}
-	return savedFiles{memory, state}, nil
+	return f, err
+}
+
+func (f *savedFiles) create(path string) (*os.File, error) {
+	file, err := createNew(path)
+	if err == nil {
+		f.made = append(f.made, file)
+	}
+	return file, err
 }
 
 func createNew(path string) (*os.File, error) {
@@ -60,11 +70,17 @@ func createNew(path string) (*os.File, error) {
 	return f, err
 }
 
-func (f savedFiles) close() error { return errors.Join(f.memory.Close(), f.state.Close()) }
+func (f savedFiles) close() (err error) {
+	for _, file := range f.made {
+		err = errors.Join(err, file.Close())
+	}
+	return err
+}
 
 func (f savedFiles) remove() {
-	os.Remove(f.memory.Name())
-	os.Remove(f.state.Name())
+	for _, file := range f.made {
+		os.Remove(file.Name())
+	}
 }
 
 func (m *machine) save(ctx context.Context, to savedFiles, frozen func() error) (err error) {
@@ -86,12 +102,8 @@ func (m *machine) save(ctx context.Context, to savedFiles, frozen func() error) 
 			err = errors.Join(err, m.Resume(fresh))
 		}
 	}()
-	m.agent.shutGate()
-	defer m.agent.openGate()
+	// From here on QEMU reads no agent's and no disk's data into memory.
 	if err := m.Pause(ctx); err != nil {
-		return err
-	}
-	if err := m.settle(ctx); err != nil {
 		return err
 	}
 	return m.copyFrozen(ctx, memory, to, frozen)
@@ -110,19 +122,22 @@ func (m *machine) prepareSave(ctx context.Context, memory *os.File) error {
 	})
 	for _, d := range m.cfg.Disks {
 		if !d.ReadOnly {
-			work.Go(func() error { return syncData(m.cfg.At(d.Path)) })
+			work.Go(func() error { return writeOut(m.cfg.At(d.Path)) })
 		}
 	}
 	return work.Wait()
 }
 
-func syncData(path string) error {
+// writeOut writes a file's dirty pages. It is the part of a sync that takes
+// long; to flush the device too is not worth it, since stop does it anyway.
+func writeOut(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	return unix.Fdatasync(int(f.Fd()))
+	return unix.SyncFileRange(int(f.Fd()), 0, 0,
+		unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER)
 }
 
 // copyFrozen copies what stands still: the memory on one core, devices and

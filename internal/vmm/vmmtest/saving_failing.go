@@ -200,7 +200,7 @@ func (h Harness) testSavedUnderLoad(t *testing.T) {
 		t.Fatal(got)
 	}
 	for range 3 {
-		r := parent.save(t)
+		r := parent.saveIntoMemory(t)
 		parent.resume(t)
 		child := h.restore(t, r)
 		wantOK(t, child)

@@ -76,19 +76,46 @@ func (c *churner) run() {
 // pagesPerBlock is how many pages are written for one block: memory is faster.
 const pagesPerBlock = 64
 
+// write looks at each page and block before it writes to it: else what a
+// restore got wrong would be gone before anybody asks.
 func (c *churner) write() error {
 	for range pagesPerBlock {
+		page := int((c.written + 1) * 0x9e3779b97f4a7c15 >> 32 % uint64(len(c.pages)))
+		if err := c.checkPage(page); err != nil {
+			return err
+		}
 		c.written++
-		page := int(c.written * 0x9e3779b97f4a7c15 >> 32 % uint64(len(c.pages)))
-		stamp(c.memory[page*pageSize:][:pageSize], c.written)
+		stamp(c.page(page), c.written)
 		c.pages[page] = c.written
 	}
-	block := int64(c.written / pagesPerBlock % uint64(c.blocks))
+	block := int(c.written / pagesPerBlock % uint64(c.blocks))
+	if err := c.checkBlock(block); err != nil {
+		return err
+	}
 	stamp(c.block, c.written)
-	if _, err := unix.Pwrite(c.disk, c.block, block*pageSize); err != nil {
+	if _, err := unix.Pwrite(c.disk, c.block, int64(block)*pageSize); err != nil {
 		return fmt.Errorf("cannot write block %d: %w", block, err)
 	}
 	c.sectors[block] = c.written
+	return nil
+}
+
+func (c *churner) page(i int) []byte { return c.memory[i*pageSize:][:pageSize] }
+
+func (c *churner) checkPage(i int) error {
+	if !stamped(c.page(i), c.pages[i]) {
+		return fmt.Errorf("page %d is not what write %d made it", i, c.pages[i])
+	}
+	return nil
+}
+
+func (c *churner) checkBlock(i int) error {
+	if _, err := unix.Pread(c.disk, c.block, int64(i)*pageSize); err != nil {
+		return err
+	}
+	if !stamped(c.block, c.sectors[i]) {
+		return fmt.Errorf("block %d is not what write %d of %d made it", i, c.sectors[i], c.written)
+	}
 	return nil
 }
 
@@ -119,17 +146,14 @@ func (c *churner) check() (string, error) {
 	if c.err != nil {
 		return "", c.err
 	}
-	for i, n := range c.pages {
-		if !stamped(c.memory[i*pageSize:][:pageSize], n) {
-			return "", fmt.Errorf("page %d is not what write %d made it", i, n)
-		}
-	}
-	for i, n := range c.sectors {
-		if _, err := unix.Pread(c.disk, c.block, int64(i)*pageSize); err != nil {
+	for i := range c.pages {
+		if err := c.checkPage(i); err != nil {
 			return "", err
 		}
-		if !stamped(c.block, n) {
-			return "", fmt.Errorf("block %d is not what write %d of %d made it", i, n, c.written)
+	}
+	for i := range c.sectors {
+		if err := c.checkBlock(i); err != nil {
+			return "", err
 		}
 	}
 	return fmt.Sprintf("ok %d", c.written), nil

@@ -145,6 +145,7 @@ func kernelCmdline(cfg vmm.Config, clock []string) string {
 	words := []string{
 		"console=ttyS0",
 		"panic=-1",          // reset at once: -no-reboot makes it our news
+		"reboot=t",          // by triple fault: ACPI's way does nothing in a machine that was restored
 		"quiet",             // a serial character is a trap into QEMU
 		"cryptomgr.notests", // self-tests of algorithms nobody uses yet
 		"8250.nr_uarts=1",   // do not probe for three that are not there

@@ -28,7 +28,8 @@ func (m *machine) Save(ctx context.Context, to vmm.Saved, frozen func() error) e
 	if err != nil {
 		return banger.Wrap(err, "cannot save the machine")
 	}
-	if err := errors.Join(m.save(ctx, files, frozen), files.close()); err != nil {
+	if err := m.save(ctx, files, frozen); err != nil {
+		files.close() // perhaps once more
 		files.remove()
 		return banger.Wrap(err, "cannot save the machine")
 	}
@@ -106,7 +107,10 @@ func (m *machine) save(ctx context.Context, to savedFiles, frozen func() error) 
 	if err := m.Pause(ctx); err != nil {
 		return err
 	}
-	return m.copyFrozen(ctx, memory, to, frozen)
+	if err := m.copyFrozen(ctx, memory, to, frozen); err != nil {
+		return err
+	}
+	return to.close()
 }
 
 // prepareSave does what can be done while the guest runs: it copies the memory

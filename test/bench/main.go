@@ -34,7 +34,7 @@ func bench() error {
 	}
 	defer w.Close()
 	b := &benchmark{w: w}
-	for _, measure := range []func() error{b.prepare, b.coldRun, b.exec, b.stop, b.idle, b.memory, b.list} {
+	for _, measure := range []func() error{b.prepare, b.coldRun, b.warmRun, b.exec, b.stop, b.idle, b.memory, b.list} {
 		if err := measure(); err != nil {
 			return err
 		}

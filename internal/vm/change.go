@@ -108,6 +108,7 @@ func (m *Manager) end(ctx context.Context, row banger.VM, ask func(Shim) (shim.E
 	exit, err := ask(s)
 	switch {
 	case err == nil:
+		l.finish(exit)
 		return m.recordEnd(ctx, row.ID, &exit)
 	case ctx.Err() == nil && m.wentAway(ctx, l):
 		return m.recordEnd(ctx, row.ID, nil) // it ended by itself at the same time

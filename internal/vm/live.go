@@ -23,9 +23,24 @@ type live struct {
 
 func newLive(id string) *live { return &live{id: id, changed: make(chan struct{})} }
 
-// report takes what the shim says.
+// report takes what the shim says. After the end nothing else is news.
 func (l *live) report(s shim.Status) {
-	l.change(func() { l.status = &s })
+	l.change(func() {
+		if l.status == nil || l.status.State != shim.Ended {
+			l.status = &s
+		}
+	})
+}
+
+// finish notes an end that whoever asked for it knows of before the watcher.
+func (l *live) finish(exit shim.Exit) {
+	last, _, _ := l.seen()
+	s := shim.Status{}
+	if last != nil {
+		s = *last
+	}
+	s.State, s.Exit = shim.Ended, &exit
+	l.report(s)
 }
 
 func (l *live) change(f func()) {

@@ -25,9 +25,13 @@ func (w home) daemonPID(t *testing.T) int {
 
 // leftovers is everything of VMs that is still in this world.
 func (w home) leftovers() (left []string) {
-	for _, pattern := range []string{"vms/*", "vms/.new-*", "vms/.trash/*"} {
+	for _, pattern := range []string{"vms/*", "vms/.trash/*"} {
 		entries, _ := filepath.Glob(filepath.Join(w.State(), pattern))
-		left = append(left, entries...)
+		for _, e := range entries {
+			if filepath.Base(e) != ".trash" {
+				left = append(left, e)
+			}
+		}
 	}
 	for _, p := range w.processes() {
 		if !strings.Contains(p, "daemon run") {

@@ -42,8 +42,9 @@ type inbound struct {
 }
 
 type outbound struct {
-	used int // bytes sent and not yet credited
-	eof  bool
+	used    int // bytes sent and not yet credited
+	eof     bool
+	writing sync.Mutex // held while a frame is on its way: EOF may not overtake it
 }
 
 // Control is an out-of-band message to a running stream.
@@ -369,16 +370,24 @@ type channelWriter struct {
 
 func (w channelWriter) Write(p []byte) (written int, err error) {
 	for len(p) > 0 {
-		n, err := w.reserve(min(len(p), MaxData))
+		n, err := w.send(p)
 		if err != nil {
-			return written, err
-		}
-		if err := w.s.conn.w.Write(TypeData, append(w.s.head(), w.ch), p[:n]); err != nil {
 			return written, err
 		}
 		written, p = written+n, p[n:]
 	}
 	return written, nil
+}
+
+// send writes one frame of the beginning of p.
+func (w channelWriter) send(p []byte) (n int, err error) {
+	out := &w.s.out[w.ch]
+	out.writing.Lock()
+	defer out.writing.Unlock()
+	if n, err = w.reserve(min(len(p), MaxData)); err != nil {
+		return 0, err
+	}
+	return n, w.s.conn.w.Write(TypeData, append(w.s.head(), w.ch), p[:n])
 }
 
 // reserve waits for credit and takes up to want bytes of it.
@@ -401,15 +410,18 @@ func (w channelWriter) reserve(want int) (int, error) {
 	return n, nil
 }
 
+// Close may be called while a Write waits: that fails then.
 func (w channelWriter) Close() error {
-	s := w.s
+	s, out := w.s, &w.s.out[w.ch]
 	s.mu.Lock()
-	already := s.out[w.ch].eof || s.ended
-	s.out[w.ch].eof = true
+	already := out.eof || s.ended
+	out.eof = true
 	s.cond.Broadcast()
 	s.mu.Unlock()
 	if already {
 		return nil
 	}
+	out.writing.Lock()
+	defer out.writing.Unlock()
 	return s.conn.w.Write(TypeEOF, append(s.head(), w.ch), nil)
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync"
 	"testing"
 	"testing/iotest"
 )
@@ -85,6 +86,44 @@ func TestReaderThatStandsStillDelaysNoOtherStream(t *testing.T) {
 		t.Fatalf("got %q, %v", got, err)
 	}
 	stuck.Reset()
+}
+
+func TestEndOfAChannelNeverOvertakesItsData(t *testing.T) {
+	// Channels are closed while others hold the link and their own frames
+	// wait for it; one out of order would end the connection.
+	c := dialEcho(t, func(s *Stream) {
+		var writing sync.WaitGroup
+		for ch := range uint8(MaxChannels) {
+			writing.Go(func() {
+				for buf := make([]byte, 512); ; {
+					if _, err := s.Writer(ch).Write(buf); err != nil {
+						return
+					}
+				}
+			})
+		}
+		_, _ = s.Reader(Stdin).Read(make([]byte, 1))
+		for ch := range uint8(MaxChannels) {
+			_ = s.Writer(ch).Close()
+		}
+		writing.Wait()
+		s.Finish(nil)
+	})
+	for range 100 {
+		s, err := c.Open(KindExec, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var reading sync.WaitGroup
+		for ch := range uint8(MaxChannels) {
+			reading.Go(func() { _, _ = io.Copy(io.Discard, s.Reader(ch)) })
+		}
+		_, _ = s.Writer(Stdin).Write([]byte{1})
+		if _, err := s.Wait(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		reading.Wait()
+	}
 }
 
 func TestResetReachesTheAcceptingSide(t *testing.T) {

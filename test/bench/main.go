@@ -8,8 +8,8 @@ package main
 import (
 	"fmt"
 	"os"
-	"runtime/debug"
 	"slices"
+	"strings"
 	"time"
 
 	"banger/test/world"
@@ -114,15 +114,7 @@ func (b *benchmark) prepare() error {
 	}
 	b.vm = vm
 	b.floor, err = openFloor(vm.Dir)
-	commit := "unknown"
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, s := range info.Settings {
-			if s.Key == "vcs.revision" {
-				commit = s.Value
-			}
-		}
-	}
-	fmt.Printf("commit %s; medians of %d (exec, list: %d); floor: the same machine without daemon, shim and CLI\n", commit, runs, quickFor)
+	fmt.Printf("%s; medians of %d (exec, list: %d); floor: the same machine without daemon, shim and CLI\n", strings.TrimSpace(b.w.Banger("version").Stdout), runs, quickFor)
 	row("figure", "at most", "banger", "floor", "ratio")
 	return err
 }

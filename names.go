@@ -70,6 +70,9 @@ func ValidateImageName(name string) error { return validateFileName("image", nam
 // ValidateKernelName refuses what cannot be the name of a kernel.
 func ValidateKernelName(name string) error { return validateFileName("kernel", name) }
 
+// ValidateSnapshotName refuses what cannot be the name of a snapshot.
+func ValidateSnapshotName(name string) error { return validateFileName("snapshot", name) }
+
 // validateFileName checks a name that also becomes a file name, which is why
 // the ones with a meaning to the file system are refused.
 func validateFileName(kind, name string) error {

@@ -34,6 +34,8 @@ type Spec struct {
 	Kernel    string   `json:"kernel,omitempty"` // sha256 of the kernel entry it boots
 	Init      string   `json:"init,omitempty"`   // "agent" or "systemd"
 	Ephemeral bool     `json:"ephemeral,omitempty"`
+	Parent    string   `json:"parent,omitempty"`   // id of the VM it was forked from
+	Snapshot  string   `json:"snapshot,omitempty"` // id of the snapshot it was last at
 }
 
 // Defaults of a VM's shape where neither the user, the configuration nor the

@@ -57,6 +57,18 @@ func (c *Client) RestartVM(ctx context.Context, ref string, req api.StopVM, on W
 	return vm, err
 }
 
+// SuspendVM saves a VM's memory and frees its RAM; StartVM resumes it.
+func (c *Client) SuspendVM(ctx context.Context, ref string, on Watch) (vm api.VM, err error) {
+	err = c.streamVM(ctx, ref, "/suspend", nil, on, &vm)
+	return vm, err
+}
+
+// ForkVM copies a VM as it is now: all copies or none.
+func (c *Client) ForkVM(ctx context.Context, ref string, req api.ForkVM, on Watch) (f api.Forks, err error) {
+	err = c.streamVM(ctx, ref, "/fork", req, on, &f)
+	return f, err
+}
+
 // KillVM signals a VM's VMM: KILL, TERM or INT, KILL where empty.
 func (c *Client) KillVM(ctx context.Context, ref, signal string) (vm api.VM, err error) {
 	err = c.vm(ctx, http.MethodPost, ref, "/kill", api.KillVM{Signal: signal}, &vm)
@@ -94,7 +106,7 @@ func (c *Client) vm(ctx context.Context, method, ref, rest string, in, out any) 
 	return c.call(ctx, method, at("/vms", ref, rest), in, out)
 }
 
-func (c *Client) streamVM(ctx context.Context, ref, rest string, in any, on Watch, out *api.VM) error {
+func (c *Client) streamVM(ctx context.Context, ref, rest string, in any, on Watch, out any) error {
 	if ref == "" {
 		return noReference("VM")
 	}

@@ -22,11 +22,17 @@ package api
 //	POST   /v1/vms/REF/start            StartVM → VM *
 //	POST   /v1/vms/REF/stop             StopVM → VM *
 //	POST   /v1/vms/REF/restart          StopVM → VM *
+//	POST   /v1/vms/REF/suspend          VM *
+//	POST   /v1/vms/REF/fork             ForkVM → Forks *
 //	POST   /v1/vms/REF/kill             KillVM → VM
 //	POST   /v1/vms/REF/pause            VM
 //	POST   /v1/vms/REF/resume           VM
 //	GET    /v1/vms/REF/health           guestwire.Health as Health
 //	GET    /v1/vms/REF/stats            banger.Stats, sampled now
+//	GET    /v1/vms/REF/snapshots        []banger.Snapshot
+//	POST   /v1/vms/REF/snapshots        CreateSnapshot → banger.Snapshot *
+//	POST   /v1/vms/REF/snapshots/SNAPSHOT/restore  RestoreSnapshot → VM *
+//	DELETE /v1/vms/REF/snapshots/SNAPSHOT          nothing
 //	GET    /v1/images                   []Image
 //	GET    /v1/images/REF               Image
 //	DELETE /v1/images/REF               nothing

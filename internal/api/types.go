@@ -80,6 +80,29 @@ type StopVM struct {
 	TimeoutSeconds float64 `json:"timeout_seconds,omitempty" minimum:"0" maximum:"86400" doc:"default 10; processes get TERM at once, KILL at half of it"`
 }
 
+// ForkVM asks for copies of a VM.
+type ForkVM struct {
+	Count     int    `json:"count,omitempty" minimum:"0" doc:"default 1"`
+	Prefix    string `json:"prefix,omitempty" doc:"they are called PREFIX-1 and so on; default the VM's own name"`
+	Ephemeral bool   `json:"ephemeral,omitempty" doc:"they go when their owner's stream ends"`
+}
+
+// Forks are the copies that were made.
+type Forks struct {
+	VMs         []VM    `json:"vms"`
+	PauseMillis float64 `json:"pause_ms" doc:"how long the VM stood still for it; 0 where it did not run"`
+}
+
+// CreateSnapshot asks for a snapshot.
+type CreateSnapshot struct {
+	Name string `json:"name,omitempty" doc:"of the time when empty"`
+}
+
+// RestoreSnapshot takes a VM back to a snapshot.
+type RestoreSnapshot struct {
+	Force bool `json:"force,omitempty" doc:"also when the VM runs, which loses what it is now"`
+}
+
 // KillVM signals a VMM.
 type KillVM struct {
 	Signal string `json:"signal,omitempty" enum:"KILL,TERM,INT" doc:"default KILL"`

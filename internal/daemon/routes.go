@@ -3,6 +3,7 @@ package daemon
 import (
 	"github.com/danielgtaylor/huma/v2"
 
+	"banger"
 	"banger/internal/api"
 )
 
@@ -21,11 +22,18 @@ func (d *daemon) routes(r huma.API) {
 	stream[api.VM](r, d, "/vms/{ref}/start", "vm.start", "Start a VM", d.startVM)
 	stream[api.VM](r, d, "/vms/{ref}/stop", "vm.stop", "Stop a VM in good order", d.stopVM)
 	stream[api.VM](r, d, "/vms/{ref}/restart", "vm.restart", "Stop a VM and start it", d.restartVM)
+	stream[api.VM](r, d, "/vms/{ref}/suspend", "vm.suspend", "Save a VM's memory and free its RAM", d.suspendVM)
+	stream[api.Forks](r, d, "/vms/{ref}/fork", "vm.fork", "Copy a VM as it is now", d.forkVM)
 	post(r, d, "/vms/{ref}/kill", "vm.kill", "Signal a VM's VMM", d.killVM)
 	post(r, d, "/vms/{ref}/pause", "vm.pause", "Halt a VM's CPUs", d.pauseVM)
 	post(r, d, "/vms/{ref}/resume", "vm.resume", "Let a VM's CPUs run", d.resumeVM)
 	get(r, d, "/vms/{ref}/health", "vm.health", "Ask a guest how it is", d.vmHealth)
 	get(r, d, "/vms/{ref}/stats", "vm.stats", "Sample a VM now", d.vmStats)
+
+	get(r, d, "/vms/{ref}/snapshots", "vm.snapshots", "List the snapshots of a VM", d.listSnapshots)
+	stream[banger.Snapshot](r, d, "/vms/{ref}/snapshots", "vm.snapshot", "Keep a VM as it is now", d.createSnapshot)
+	stream[api.VM](r, d, "/vms/{ref}/snapshots/{snapshot}/restore", "vm.restore", "Take a VM back to a snapshot", d.restoreSnapshot)
+	remove(r, d, "/vms/{ref}/snapshots/{snapshot}", "vm.snapshot.delete", "Delete a snapshot", d.deleteSnapshot)
 
 	get(r, d, "/images", "image.list", "List all images", d.listImages)
 	get(r, d, "/images/{ref}", "image.show", "Show an image", d.showImage)

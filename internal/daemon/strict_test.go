@@ -128,7 +128,7 @@ func TestOpenAPIAndTheTableOfRoutesAgree(t *testing.T) {
 	want := map[string]bool{}
 	for _, m := range regexp.MustCompile(`(?m)^//\t(GET|POST|PATCH|DELETE) +(/v1\S*)`).FindAllStringSubmatch(string(source), -1) {
 		path, _, _ := strings.Cut(m[2], "?")
-		path = strings.NewReplacer("/REF", "/{ref}", "/NAME", "/{ref}", "/ID", "/{id}").Replace(path)
+		path = strings.NewReplacer("/REF", "/{ref}", "/SNAPSHOT", "/{snapshot}", "/NAME", "/{ref}", "/ID", "/{id}").Replace(path)
 		want[m[1]+" "+path] = true
 	}
 	delete(want, "GET /v1/openapi.json") // the document itself

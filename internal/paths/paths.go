@@ -122,6 +122,23 @@ func (v VM) Record() string { return filepath.Join(string(v), "vm.json") }
 // Disk is the writable ext4 file.
 func (v VM) Disk() string { return filepath.Join(string(v), "disk.ext4") }
 
+// Suspended holds the saved machine of a VM that is suspended: record.json,
+// memory, state.
+func (v VM) Suspended() string { return filepath.Join(string(v), "suspended") }
+
+// Snapshots holds a directory per snapshot.
+func (v VM) Snapshots() string { return filepath.Join(string(v), "snapshots") }
+
+// Snapshot is one snapshot's directory.
+func (v VM) Snapshot(id string) string { return filepath.Join(v.Snapshots(), id) }
+
+// Scratch is where something is made that then gets another name, or is only
+// needed for a while. What a crash leaves of it may be removed.
+func (v VM) Scratch(name string) string { return filepath.Join(string(v), ScratchPrefix+name) }
+
+// ScratchPrefix begins the names of what is not finished.
+const ScratchPrefix = ".tmp-"
+
 // ShimSocket is the shim's control socket. Dial and bind it through
 // /proc/self/fd: its path may be longer than a socket address holds.
 func (v VM) ShimSocket() string { return filepath.Join(string(v), "shim.sock") }

@@ -47,6 +47,19 @@ type View struct {
 	Foreign     bool // another tool's row
 }
 
+// Fork is what copies of a VM are asked to be.
+type Fork struct {
+	Count     int    // 0 means 1
+	Prefix    string // of their names; the VM's name where empty
+	Ephemeral bool
+}
+
+// Forks are the copies, and how long their parent stood still for them.
+type Forks struct {
+	VMs   []View
+	Pause time.Duration
+}
+
 // Progress hears what an operation does. Its methods return promptly.
 type Progress interface {
 	Stage(name string) // begins now; ends the one before
@@ -70,11 +83,19 @@ type Service interface {
 	Stop(ctx context.Context, id string, timeout time.Duration, p Progress) (View, error)
 	Restart(ctx context.Context, id string, timeout time.Duration, p Progress) (View, error)
 	Kill(ctx context.Context, id, signal string) (View, error)
+	Suspend(ctx context.Context, id string, p Progress) (View, error)
+	Fork(ctx context.Context, id string, f Fork, p Progress) (Forks, error)
 	Pause(ctx context.Context, id string) (View, error)
 	Resume(ctx context.Context, id string) (View, error)
 	Delete(ctx context.Context, id string, force bool) error
 	Rename(ctx context.Context, id, name string) (View, error)
 	Keep(ctx context.Context, id string) (View, error) // no longer ephemeral
+
+	CreateSnapshot(ctx context.Context, id, name string, p Progress) (banger.Snapshot, error)
+	Snapshots(ctx context.Context, id string) ([]banger.Snapshot, error)
+	// RestoreSnapshot refuses (conflict) a VM that runs unless force is set.
+	RestoreSnapshot(ctx context.Context, id, snapshot string, force bool, p Progress) (View, error)
+	DeleteSnapshot(ctx context.Context, id, snapshot string) error
 
 	List(ctx context.Context) ([]View, error)
 	Get(ctx context.Context, id string) (View, error)

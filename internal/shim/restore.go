@@ -48,11 +48,13 @@ func (s *supervisor) restoreVMM(ctx context.Context, from Restore) error {
 	}
 	s.console.newBoot()
 	t := newTrace(s.launch)
-	machine, err := s.driver.Restore(ctx, s.launch.Machine, vmm.Source{Memory: s.memory, State: from.State}, s.io())
+	out := s.io()
+	out.Up = func() { t.mark("VMM") }
+	machine, err := s.driver.Restore(ctx, s.launch.Machine, vmm.Source{Memory: s.memory, State: from.State}, out)
 	if err != nil {
 		return err
 	}
-	t.mark("VMM")
+	t.mark("load")
 	if size := s.launch.Setup.DiskBytes; size > 0 {
 		if err := machine.GrowDisk(ctx, diskSerial, size); err != nil {
 			_ = machine.Signal(killSignal)

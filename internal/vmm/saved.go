@@ -13,6 +13,11 @@ type Saved struct {
 	// an empty NewMemory, which need only be sealed for others to be restored from it
 	// at once. It is the caller's, and of no use after a failed Save.
 	Into *os.File `json:"-"`
+
+	// Pausing, if it is given, is called once from within Save, when what can
+	// be done before is done and the vCPUs are about to be halted: the guest
+	// stands still from here until Resume has returned.
+	Pausing func() `json:"-"`
 }
 
 // Source is what a machine is restored from.

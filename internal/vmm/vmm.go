@@ -56,6 +56,11 @@ type Disk struct {
 type IO struct {
 	Console io.Writer // the guest's serial console
 	Log     io.Writer // the VMM's own messages
+
+	// Up, if it is given, is called once from within Boot or Restore: the VMM
+	// has started and takes orders, and has loaded and run nothing yet. It
+	// parts what the VMM costs from what the machine does.
+	Up func()
 }
 
 // Features says what a driver needs and can do, so that callers plan instead

@@ -97,10 +97,19 @@ func startError(binary string, err error) error {
 // where its vCPUs run. Events are sent only from capability negotiation on:
 // a guest that ends sooner would end without a reason.
 func (m *machine) run(ctx context.Context) error {
-	if err := m.monitor.handshake(ctx); err != nil {
+	if err := m.greet(ctx); err != nil {
 		return err
 	}
 	return m.monitor.execute(ctx, "cont", nil, nil)
+}
+
+// greet waits for QEMU to take orders.
+func (m *machine) greet(ctx context.Context) error {
+	err := m.monitor.handshake(ctx)
+	if err == nil && m.up != nil {
+		m.up()
+	}
+	return err
 }
 
 // abandon ends a machine that did not come up and says why.

@@ -26,6 +26,7 @@ type machine struct {
 	monitor   *monitor
 	agent     net.Conn
 	devices   deviceFile
+	up        func()        // of the caller's IO, or nil
 	resumed   chan struct{} // closed when the vCPUs run for the first time
 	done      chan struct{}
 	exit      vmm.Exit // valid after done
@@ -40,7 +41,7 @@ type machine struct {
 // newMachine takes over the near ends of w and follows the process to its end.
 func newMachine(cfg vmm.Config, process *child.Child, isolation []string, w *wires, out vmm.IO) *machine {
 	m := &machine{
-		cfg: cfg, process: process, base: w.base, isolation: isolation, agent: w.agent, devices: w.devices,
+		cfg: cfg, process: process, base: w.base, isolation: isolation, agent: w.agent, devices: w.devices, up: out.Up,
 		resumed: make(chan struct{}), done: make(chan struct{}),
 	}
 	m.monitor = newMonitor(w.monitor, m.note)

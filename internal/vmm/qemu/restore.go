@@ -73,7 +73,7 @@ func (m *machine) load(ctx context.Context, to *os.File, devices []byte) error {
 // takeIn has QEMU read its state, and returns when the vCPUs run. While the
 // state comes in, cont only says what is to happen after it.
 func (m *machine) takeIn(ctx context.Context) error {
-	if err := m.monitor.handshake(ctx); err != nil {
+	if err := m.greet(ctx); err != nil {
 		return err
 	}
 	if err := m.monitor.execute(ctx, "migrate-incoming", object{"uri": fmt.Sprintf("fd:%d", fdState)}, nil); err != nil {

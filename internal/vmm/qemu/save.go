@@ -28,7 +28,7 @@ func (m *machine) Save(ctx context.Context, to vmm.Saved, frozen func() error) e
 	if err != nil {
 		return banger.Wrap(err, "cannot save the machine")
 	}
-	if err := m.save(ctx, files, frozen); err != nil {
+	if err := m.save(ctx, files, to.Pausing, frozen); err != nil {
 		files.close() // perhaps once more
 		files.remove()
 		return banger.Wrap(err, "cannot save the machine")
@@ -84,7 +84,7 @@ func (f savedFiles) remove() {
 	}
 }
 
-func (m *machine) save(ctx context.Context, to savedFiles, frozen func() error) (err error) {
+func (m *machine) save(ctx context.Context, to savedFiles, pausing func(), frozen func() error) (err error) {
 	if err := m.prepareSave(ctx, to.memory); err != nil {
 		return err
 	}
@@ -103,6 +103,9 @@ func (m *machine) save(ctx context.Context, to savedFiles, frozen func() error) 
 			err = errors.Join(err, m.Resume(fresh))
 		}
 	}()
+	if pausing != nil {
+		pausing()
+	}
 	// From here on QEMU reads no agent's and no disk's data into memory.
 	if err := m.Pause(ctx); err != nil {
 		return err

@@ -98,6 +98,9 @@ func startFake(ctx context.Context, cfg vmm.Config, out vmm.IO) (*process, error
 		console.Close()
 		return nil, banger.Errorf(banger.Unavailable, "cannot run %s: %w", cfg.Binary, err)
 	}
+	if out.Up != nil {
+		out.Up()
+	}
 	return newProcess(c, agent, console, out.Console), nil
 }
 

@@ -78,9 +78,13 @@ func (h Harness) start(t *testing.T, cfg vmm.Config, begin func(context.Context,
 	ctx, cancel := context.WithTimeout(t.Context(), answerLimit)
 	defer cancel()
 	var err error
-	g.Machine, err = begin(ctx, vmm.IO{Console: g.console, Log: g.log})
+	ups := 0
+	g.Machine, err = begin(ctx, vmm.IO{Console: g.console, Log: g.log, Up: func() { ups++ }})
 	if err != nil {
 		t.Fatalf("%v; log:\n%s", err, g.log.tail())
+	}
+	if ups != 1 {
+		t.Errorf("the VMM came up %d times", ups)
 	}
 	t.Cleanup(func() {
 		g.kill()

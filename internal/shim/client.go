@@ -99,6 +99,21 @@ func (c *Client) Pause(ctx context.Context) error { return c.call(ctx, methodPau
 // Resume lets a paused VM run and sets its clock. Idempotent.
 func (c *Client) Resume(ctx context.Context) error { return c.call(ctx, methodResume, nil, nil) }
 
+// Save writes the VM's machine and disk into a directory, from which any number
+// of others can be restored. The VM runs on, or stays paused; its guest must be
+// up, else unavailable. A client that leaves ends the Save. A Save that fails
+// leaves nothing in the directory, and Memory in any state.
+func (c *Client) Save(ctx context.Context, r SaveRequest) (saved Saved, err error) {
+	return saved, c.call(ctx, methodSave, r, &saved)
+}
+
+// Suspend saves the VM's machine in the VM's directory and ends the VMM, whose
+// end it returns. A Suspend that fails leaves nothing, and the VM as it was.
+// It goes on if the client leaves.
+func (c *Client) Suspend(ctx context.Context) (e Exit, err error) {
+	return e, c.call(ctx, methodSuspend, nil, &e)
+}
+
 // GrowDisk tells the VMM that the file behind a disk was enlarged, and the
 // guest to use it.
 func (c *Client) GrowDisk(ctx context.Context, serial string, size int64) error {

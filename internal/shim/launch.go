@@ -47,10 +47,18 @@ type Launch struct {
 
 // Restore is where a machine was left.
 type Restore struct {
-	Template string   `json:"template"` // its id, for people
+	Template string   `json:"template"` // its id, or "" for a machine that is no template
 	State    string   `json:"state"`    // read once: nothing needs it afterwards
 	Token    []byte   `json:"token"`    // of the host that spoke to its guest last
 	Memory   *os.File `json:"-"`        // sealed; the shim inherits it
+
+	// Suspended is set for a VM that was suspended. The shim finds everything in the
+	// VM's directory, and nothing else here is looked at. The saved machine
+	// is gone from there before a vCPU runs.
+	Suspended bool `json:"suspended,omitempty"`
+	// Strict makes what cannot be restored an error, for a machine of which
+	// a boot would be another one: the fork of a running VM.
+	Strict bool `json:"strict,omitempty"`
 }
 
 // ReadLaunch reads the launch.json of a VM.

@@ -41,11 +41,19 @@ type Status struct {
 	Guest       guestwire.SetupResult `json:"guest,omitzero"`         // once it was ready
 	Isolation   []string              `json:"isolation,omitempty"`    // what holds the VMM back
 	Streams     int                   `json:"streams,omitempty"`      // to the guest, open now
+	Restored    string                `json:"restored,omitempty"`     // what the present boot took up: RestoredTemplate and so on; "" for a boot from the start
 	Template    string                `json:"template,omitempty"`     // the present boot is a fork of
 	NotRestored string                `json:"not_restored,omitempty"` // why the first boot is none although it was to be
 	Trace       []banger.Phase        `json:"trace,omitempty"`        // of the present boot, once it was ready
 	Exit        *Exit                 `json:"exit,omitempty"`         // with Ended
 }
+
+// What a boot can have taken up, as in Status.Restored.
+const (
+	RestoredTemplate  = "template"
+	RestoredSuspended = "suspended"
+	RestoredFork      = "fork"
+)
 
 // Reason says why a run ended.
 type Reason string
@@ -59,6 +67,7 @@ const (
 	ReasonPanic      Reason = "panic"       // of the guest's kernel
 	ReasonCrashed    Reason = "crashed"     // the VMM gave up, or somebody else killed it
 	ReasonNeverReady Reason = "never-ready" // the guest ended before it ever came up
+	ReasonSuspended  Reason = "suspended"   // Client.Suspend: its machine is saved in the VM's directory
 )
 
 // Exit is how a run ended: exit.json.
@@ -99,16 +108,18 @@ func ReadExit(dir paths.VM) (*Exit, error) {
 
 // Methods of KindShim, as guestwire.Call.
 const (
-	methodStatus = "status"    // → Status
-	methodWatch  = "watch"     // Status as JSON lines on channel 1, now and at each change, until the end
-	methodOwn    = "own"       // a line on channel 1, then stays open; its end is the owner's
-	methodKeep   = "keep"      // clears Ephemeral
-	methodTouch  = "touch"     //
-	methodStop   = "stop"      // stopRequest → Exit, when the VMM is gone
-	methodKill   = "kill"      // killRequest → Exit, when the VMM is gone
-	methodPause  = "pause"     //
-	methodResume = "resume"    //
-	methodGrow   = "grow_disk" // growRequest
+	methodStatus  = "status"    // → Status
+	methodWatch   = "watch"     // Status as JSON lines on channel 1, now and at each change, until the end
+	methodOwn     = "own"       // a line on channel 1, then stays open; its end is the owner's
+	methodKeep    = "keep"      // clears Ephemeral
+	methodTouch   = "touch"     //
+	methodStop    = "stop"      // stopRequest → Exit, when the VMM is gone
+	methodKill    = "kill"      // killRequest → Exit, when the VMM is gone
+	methodPause   = "pause"     //
+	methodResume  = "resume"    //
+	methodGrow    = "grow_disk" // growRequest
+	methodSave    = "save"      // SaveRequest → Saved
+	methodSuspend = "suspend"   // → Exit, when the VMM is gone
 )
 
 // report is the channel of watch and own.

@@ -49,8 +49,11 @@ func Resolve[T Named](kind, ref string, all []T) (T, error) {
 }
 
 func listHint(kind string) string {
-	if kind == "VM" {
+	switch kind {
+	case "VM":
 		return "banger ps -a lists all VMs"
+	case "snapshot":
+		return "banger vm snapshot list VM shows all snapshots"
 	}
 	return fmt.Sprintf("banger %s list shows all %ss", strings.ToLower(kind), kind)
 }

@@ -90,6 +90,29 @@ func (a *app) completeVMs(limit int, wanted func(api.VM) bool) completer {
 	}
 }
 
+// completeSnapshots offers VMs for the first argument, and then the names of
+// limit snapshots of that VM.
+func (a *app) completeSnapshots(limit int) completer {
+	vms := a.completeVMs(one, anyState)
+	return func(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+		switch {
+		case len(args) == 0:
+			return vms(cmd, args, prefix)
+		case len(args) > limit:
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return a.askQuietly(cmd, func(ctx context.Context, c *client.Client) (names []string, err error) {
+			all, err := c.Snapshots(ctx, args[0])
+			for _, s := range all {
+				if !slices.Contains(args[1:], s.Name) {
+					names = append(names, s.Name)
+				}
+			}
+			return names, err
+		})
+	}
+}
+
 func (a *app) completeImages(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 	return a.askQuietly(cmd, func(ctx context.Context, c *client.Client) (names []string, err error) {
 		images, err := c.Images(ctx)

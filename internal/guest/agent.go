@@ -41,7 +41,8 @@ type machine interface {
 	setClock(nanos int64) error
 	setup(guestwire.Setup) (failed []string, err error)
 	problems() []string
-	diskDir() string // a path on the writable disk
+	diskDir() string  // a path on the writable disk
+	layers() []string // where what the guest has written is, apart from the image
 
 	// signalAll signals every process but the agent.
 	signalAll(sig int)

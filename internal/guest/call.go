@@ -76,6 +76,8 @@ func (a *agent) dispatch(c guestwire.Call) (any, error) {
 		return nil, nil
 	case guestwire.MethodStat:
 		return with(c.Params, stat)
+	case guestwire.MethodChanges:
+		return with(c.Params, a.changes)
 	}
 	return nil, failf("unknown_method", "the guest agent knows no method %q", c.Method)
 }

@@ -41,6 +41,8 @@ func (process) problems() []string { return nil }
 
 func (process) diskDir() string { return "/" }
 
+func (process) layers() []string { return nil }
+
 // signalAll signals the process groups of commands, and what they left to
 // us.
 func (p process) signalAll(sig int) {

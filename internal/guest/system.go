@@ -98,6 +98,13 @@ func (m *system) diskDir() string {
 	return "/proc/self/fd/" + strconv.Itoa(int(m.Disk.Fd()))
 }
 
+func (m *system) layers() []string {
+	if m.Disk == nil {
+		return nil
+	}
+	return boot.Layers(m.diskDir())
+}
+
 func (m *system) setup(s guestwire.Setup) ([]string, error) {
 	failed := m.apply(s)
 	m.mu.Lock()

@@ -78,6 +78,12 @@ func (l *Link) Stat(ctx context.Context, path string) (st guestwire.FileStat, er
 	return st, l.call(ctx, guestwire.MethodStat, guestwire.StatRequest{Path: path}, &st)
 }
 
+// Changes counts the files of the guest's disk that were changed since a moment
+// that it gave before; 0 asks for a moment.
+func (l *Link) Changes(ctx context.Context, since int64) (c guestwire.Changed, err error) {
+	return c, l.call(ctx, guestwire.MethodChanges, guestwire.Changes{SinceNanos: since}, &c)
+}
+
 func (l *Link) call(ctx context.Context, method string, params, result any) error {
 	return Call(ctx, l.conn, guestwire.KindCall, method, params, result)
 }

@@ -73,3 +73,15 @@ type FileStat struct {
 	Mode   uint32 `json:"mode"` // as st_mode
 	Size   int64  `json:"size"` // bytes
 }
+
+// Changes asks how many files of the guest's own disk were changed since a
+// moment, by the guest's clock. 0 asks for a moment to count from: now.
+type Changes struct {
+	SinceNanos int64 `json:"since_nanos"`
+}
+
+// Changed is how many files were changed since TimeNanos.
+type Changed struct {
+	TimeNanos int64 `json:"time_nanos"`
+	Files     int   `json:"files"`
+}

@@ -172,6 +172,7 @@ const (
 	MethodSync     = "sync"     // flushes all file systems
 	MethodShutdown = "shutdown" // Shutdown; answers once the file systems are read-only, then ends the machine
 	MethodStat     = "stat"     // StatRequest → FileStat
+	MethodChanges  = "changes"  // Changes → Changed
 )
 
 // Copy asks for a tar stream in or out.

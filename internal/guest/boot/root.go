@@ -25,6 +25,12 @@ const (
 	trashDir   = ".banger/trash"
 )
 
+// Layers lists the directories of a writable disk that hold what the guest has
+// written.
+func Layers(disk string) []string {
+	return []string{filepath.Join(disk, upperDir), filepath.Join(disk, enginesDir)}
+}
+
 func mount(source, target, kind string, flags uintptr, data string) error {
 	if err := unix.Mount(source, target, kind, flags, data); err != nil {
 		return fmt.Errorf("mount %s: %w", target, err)

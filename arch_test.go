@@ -32,6 +32,7 @@ var rooms = map[string][]string{
 	"banger/internal/guestwire":  {},
 	"banger/internal/image":      {"banger", "internal/apt", "internal/artifact", "internal/ext4"},
 	"banger/internal/kernel":     {"banger", "internal/apt", "internal/artifact", "internal/ext4"},
+	"banger/internal/layers":     {"banger", "internal/artifact", "internal/ext4"},
 	"banger/internal/paths":      {},
 	"banger/internal/shim":       {"banger", "internal/guestlink", "internal/guestwire", "internal/paths", "internal/vmm"},
 	"banger/internal/store":      {"banger"},

@@ -127,6 +127,10 @@ func (m *scriptedMachine) GrowDisk(_ context.Context, serial string, _ int64) er
 	return banger.Errorf(banger.NotFound, "no disk %s", serial)
 }
 
+func (m *scriptedMachine) FreezeDisk(_ context.Context, serial, _ string) error {
+	return banger.Errorf(banger.NotFound, "no disk %s", serial)
+}
+
 func (m *scriptedMachine) Save(context.Context, vmm.Saved, func() error) error {
 	return banger.Errorf(banger.BadRequest, "cannot save a scripted machine")
 }

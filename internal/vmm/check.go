@@ -54,8 +54,10 @@ func (c Config) checkDisks() error {
 				"bad disk serial %q: it must be unique and 1 to %d letters, digits and hyphens", d.Serial, maxSerial)
 		}
 		seen[d.Serial] = true
-		if err := c.present("disk "+d.Serial, d.Path); err != nil {
-			return err
+		for _, path := range append([]string{d.Path}, d.Layers...) {
+			if err := c.present("disk "+d.Serial, path); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -48,6 +48,19 @@ type Disk struct {
 	Serial   string `json:"serial"` // 1 to 20 letters, digits and hyphens: "root", "modules", "disk"
 	Path     string `json:"path"`   // raw file; its size is a multiple of 512
 	ReadOnly bool   `json:"read_only"`
+
+	// Layers are qcow2 files above Path, lowest first, where the driver's
+	// Features have Layers. What one of them does not have is read from
+	// below it. The last takes the writes; nobody writes the others and Path.
+	Layers []string `json:"layers,omitempty"`
+}
+
+// Top is the file that takes the writes, if any does.
+func (d Disk) Top() string {
+	if n := len(d.Layers); n > 0 {
+		return d.Layers[n-1]
+	}
+	return d.Path
 }
 
 // IO is where a machine's output goes; nil discards it. Both writers must
@@ -70,6 +83,7 @@ type Features struct {
 	Pause              bool
 	DiskGrowth         bool // GrowDisk works while the machine runs
 	Snapshots          bool // Save and Restore
+	Layers             bool // Disk.Layers and FreezeDisk
 	Accels             []Accel
 }
 
@@ -108,8 +122,8 @@ type Driver interface {
 }
 
 // Machine is one running VMM. All methods may be called concurrently and
-// after the machine ended, when Pause, Resume, Save, GrowDisk and Signal
-// return an error of code not_running.
+// after the machine ended, when Pause, Resume, Save, GrowDisk, FreezeDisk and
+// Signal return an error of code not_running.
 type Machine interface {
 	// Agent is the byte stream to the guest agent, connected from the
 	// start. When the machine ends, what the guest wrote can still be read,
@@ -147,9 +161,21 @@ type Machine interface {
 	Save(ctx context.Context, to Saved, frozen func() error) error
 
 	// GrowDisk tells the machine that the file behind the disk with this
-	// serial was enlarged to size bytes. An unknown serial is not_found, a
-	// size below the present one bad_request.
+	// serial was enlarged to size bytes. The topmost layer of a disk that has
+	// some it enlarges itself. An unknown serial is not_found, a size below the
+	// present one bad_request.
 	GrowDisk(ctx context.Context, serial string, size int64) error
+
+	// FreezeDisk puts overlay, an empty layer as large as the disk, on top of
+	// the disk with this serial: from its return on the VMM writes there and
+	// holds what is below for reading only. It works on a machine that runs,
+	// one that is paused, and in Save's frozen. An unknown serial or a missing
+	// overlay is not_found, a read-only disk or an overlay that does not fit
+	// bad_request.
+	//
+	// Where it fails overlay is not in use and may be removed, unless the
+	// error is not_running: a machine that ended may have written to it.
+	FreezeDisk(ctx context.Context, serial, overlay string) error
 
 	// Signal sends a signal to the VMM: SIGKILL is a power cut, SIGTERM and
 	// SIGINT end the VMM in good order, all without asking the guest, and

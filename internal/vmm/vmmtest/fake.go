@@ -187,6 +187,14 @@ func (p *process) GrowDisk(context.Context, string, int64) error {
 	return banger.Errorf(banger.BadRequest, "cannot grow the disk of a fake machine")
 }
 
+// FreezeDisk is not among the features.
+func (p *process) FreezeDisk(context.Context, string, string) error {
+	if err := p.child.Signal(syscall.Signal(0)); err != nil {
+		return err
+	}
+	return banger.Errorf(banger.BadRequest, "cannot freeze the disk of a fake machine")
+}
+
 // Signal implements vmm.Machine. The first process of a pid namespace only
 // obeys KILL and STOP from outside, so what ends a VMM becomes a KILL here.
 func (p *process) Signal(sig os.Signal) error {

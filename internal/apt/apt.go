@@ -24,6 +24,8 @@ import (
 type Client struct {
 	dir  string
 	conf string
+
+	incomplete error // why Update could not fetch all lists
 }
 
 // Open makes a client with its state in dir, which exists and is private to
@@ -63,14 +65,15 @@ Acquire::Languages "none";
 }
 
 // Update fetches the package lists of the host's sources into the client's
-// own state, which it reads from then on.
+// own state, which it reads from then on. A source that cannot be reached is
+// no error until a package is wanted that the others do not have.
 func (c *Client) Update(ctx context.Context) error {
 	extra := fmt.Sprintf("Dir::State::lists %q;\n", filepath.Join(c.dir, "state/lists"))
 	if err := c.configure(extra); err != nil {
 		return err
 	}
-	_, err := c.run(ctx, c.dir, "apt-get", "-q", "update")
-	return banger.Wrap(err, "cannot fetch the lists of the host's package sources")
+	_, c.incomplete = c.run(ctx, c.dir, "apt-get", "-q", "-o", "APT::Update::Error-Mode=any", "update")
+	return ctx.Err()
 }
 
 // Package is one version of a package in the host's sources.
@@ -83,7 +86,8 @@ type Package struct {
 }
 
 // Candidate is the version of the package apt would install. One that no
-// source has is banger.NotFound.
+// source has is banger.NotFound; where a source could not be asked, that is
+// banger.Unavailable.
 func (c *Client) Candidate(ctx context.Context, name string) (Package, error) {
 	out, err := c.run(ctx, c.dir, "apt-cache", "show", "--no-all-versions", name)
 	fields := firstStanza(out)
@@ -94,6 +98,10 @@ func (c *Client) Candidate(ctx context.Context, name string) (Package, error) {
 	if p.Name == "" || p.SHA256 == "" {
 		if ctx.Err() != nil {
 			return p, ctx.Err()
+		}
+		if c.incomplete != nil {
+			return p, banger.Errorf(banger.Unavailable, "the host's package sources cannot be reached for %s: %w", name, c.incomplete).
+				Hint("sudo apt-get update")
 		}
 		return p, banger.Errorf(banger.NotFound, "there is no package %s in the host's package sources%s", name, reason(err))
 	}

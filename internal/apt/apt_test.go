@@ -138,3 +138,22 @@ func TestListsOfItsOwnServeWhereTheHostHasNone(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestSourcesThatCannotBeReachedAreNotTakenForEmptyOnes(t *testing.T) {
+	c, dir := openHost(t), t.TempDir()
+	list, conf := filepath.Join(dir, "sources.list"), filepath.Join(dir, "apt.conf")
+	err := errors.Join(
+		os.WriteFile(list, []byte("deb [trusted=yes] http://127.0.0.1:1/ nowhere main\n"), 0o644),
+		os.WriteFile(conf, []byte("Dir::Etc::sourcelist \""+list+"\";\nDir::Etc::sourceparts \"/dev/null\";\nAcquire::http::Proxy \"DIRECT\";\n"), 0o644))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("APT_CONFIG", conf)
+	if err := c.Update(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.Candidate(context.Background(), "base-files")
+	if banger.CodeOf(err) != banger.Unavailable || !strings.Contains(err.Error(), "127.0.0.1:1") {
+		t.Errorf("error %v", err)
+	}
+}

@@ -94,8 +94,8 @@ func (s *Store) downloadDebian(ctx context.Context, tmp string, progress func(st
 		return deb, pkg, err
 	}
 	progress("fetching package lists")
-	if updateErr := client.Update(ctx); updateErr != nil {
-		return "", pkg, banger.Wrap(updateErr, "%s", err)
+	if err := client.Update(ctx); err != nil {
+		return "", pkg, err
 	}
 	return s.tryDownload(ctx, client, progress)
 }

@@ -6,6 +6,7 @@
 package main
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"slices"
@@ -21,22 +22,70 @@ const (
 )
 
 func main() {
-	if err := bench(); err != nil {
+	only := flag.String("only", "", "measure only these `LINES`, as in exec,list: "+strings.Join(lineNames(), " "))
+	flag.Parse()
+	if err := bench(*only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func bench() error {
+// line is a figure or a few that are measured together.
+type line struct {
+	name    string
+	measure func(*benchmark) error
+}
+
+var lines = []line{
+	{"cold", (*benchmark).coldRun},
+	{"warm", (*benchmark).warmRun},
+	{"exec", (*benchmark).exec},
+	{"stop", (*benchmark).stop},
+	{"idle", (*benchmark).idle},
+	{"memory", (*benchmark).memory},
+	{"list", (*benchmark).list},
+}
+
+func lineNames() (names []string) {
+	for _, l := range lines {
+		names = append(names, l.name)
+	}
+	return names
+}
+
+// chosen is the lines of a list of names, all of them for an empty one.
+func chosen(only string) ([]line, error) {
+	if only == "" {
+		return lines, nil
+	}
+	var some []line
+	for _, name := range strings.Split(only, ",") {
+		i := slices.Index(lineNames(), name)
+		if i < 0 {
+			return nil, fmt.Errorf("there is no line %q, but %s", name, strings.Join(lineNames(), " "))
+		}
+		some = append(some, lines[i])
+	}
+	return some, nil
+}
+
+func bench(only string) error {
+	measured, err := chosen(only)
+	if err != nil {
+		return err
+	}
 	w, err := world.OpenShared(".", "bench")
 	if err != nil {
 		return err
 	}
 	defer w.Close()
 	b := &benchmark{w: w}
-	for _, measure := range []func() error{b.prepare, b.coldRun, b.warmRun, b.exec, b.stop, b.idle, b.memory, b.list} {
-		if err := measure(); err != nil {
-			return err
+	if err := b.prepare(); err != nil {
+		return err
+	}
+	for _, l := range measured {
+		if err := l.measure(b); err != nil {
+			return fmt.Errorf("%s: %w", l.name, err)
 		}
 	}
 	return b.tearDown()

@@ -34,7 +34,7 @@ var rooms = map[string][]string{
 	"banger/internal/kernel":     {"banger", "internal/apt", "internal/artifact", "internal/ext4"},
 	"banger/internal/layers":     {"banger", "internal/artifact", "internal/ext4"},
 	"banger/internal/paths":      {},
-	"banger/internal/shim":       {"banger", "internal/guestlink", "internal/guestwire", "internal/paths", "internal/vmm"},
+	"banger/internal/shim":       {"banger", "internal/guestlink", "internal/guestwire", "internal/layers", "internal/paths", "internal/vmm"},
 	"banger/internal/store":      {"banger"},
 	"banger/internal/template":   {"banger", "internal/artifact", "internal/ext4", "internal/guestlink", "internal/guestwire", "internal/vmm"},
 	"banger/internal/vm":         {"banger", "internal/artifact", "internal/config", "internal/ext4", "internal/guestwire", "internal/paths", "internal/shim", "internal/template", "internal/vmm"},

@@ -20,7 +20,9 @@ type boot struct {
 	work    sync.WaitGroup
 	late    *time.Timer
 
+	restored string // what it took up, as in Status.Restored
 	template string // it is a fork of, or ""
+	token    [guestwire.TokenLen]byte
 	trace    *trace
 
 	link    *guestlink.Link // once the guest was set up, until it is lost
@@ -35,18 +37,22 @@ const entropyLen = 64
 
 // bootVMM boots the machine and begins to bring its guest up.
 func (s *supervisor) bootVMM(ctx context.Context) error {
+	cfg, err := s.config()
+	if err != nil {
+		return err
+	}
 	s.console.newBoot()
 	t := &trace{last: time.Now()}
 	if s.boots == 0 {
 		t = newTrace(s.launch)
 	}
-	machine, err := s.driver.Boot(ctx, s.launch.Machine, s.io())
+	machine, err := s.driver.Boot(ctx, cfg, s.io())
 	if err != nil {
 		return err
 	}
 	t.mark("VMM")
-	s.begun(&boot{machine: machine, trace: t}, func(b *boot) (*guestlink.Link, error) {
-		return guestlink.Connect(b.machine.Agent(), guestwire.NewToken())
+	s.begun(&boot{machine: machine, token: guestwire.NewToken(), trace: t}, func(b *boot) (*guestlink.Link, error) {
+		return guestlink.Connect(b.machine.Agent(), b.token)
 	})
 	return nil
 }
@@ -65,7 +71,7 @@ func (s *supervisor) begun(b *boot, connect func(*boot) (*guestlink.Link, error)
 	if ending {
 		_ = b.machine.Signal(killSignal)
 	}
-	s.log.Info("booted", "driver", s.driver.Name(), "pid", b.machine.PID(), "template", b.template)
+	s.log.Info("booted", "driver", s.driver.Name(), "pid", b.machine.PID(), "restored", b.restored, "template", b.template)
 	b.work.Go(func() { s.bringUp(b, connect) })
 }
 

@@ -30,6 +30,10 @@ func (s *supervisor) call(st *guestwire.Stream, c guestwire.Call) (any, error) {
 		return s.answerStop(st, c.Params)
 	case methodKill:
 		return s.answerKill(st, c.Params)
+	case methodSave:
+		return s.answerSave(st, c.Params)
+	case methodSuspend:
+		return s.answerSuspend(st)
 	case methodPause:
 		return nil, s.pause(ctx)
 	case methodResume:
@@ -74,6 +78,34 @@ func (s *supervisor) answerKill(st *guestwire.Stream, params json.RawMessage) (a
 	return s.awaitExit(st)
 }
 
+// answerSave saves for as long as the client wants it.
+func (s *supervisor) answerSave(st *guestwire.Stream, params json.RawMessage) (any, error) {
+	var r SaveRequest
+	if err := parse(params, &r); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), saveBound)
+	defer cancel()
+	go func() { // ends with the stream, whose answer comes from here
+		select {
+		case <-st.Done():
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	saved, err := s.save(ctx, r)
+	return saved, banger.Wrap(err, "cannot save %s", s.launch.Name)
+}
+
+func (s *supervisor) answerSuspend(st *guestwire.Stream) (any, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), saveBound)
+	defer cancel()
+	if err := s.suspend(ctx); err != nil {
+		return nil, banger.Wrap(err, "cannot suspend %s", s.launch.Name)
+	}
+	return s.awaitExit(st)
+}
+
 // awaitExit waits for the VM's end, which goes on if the client leaves.
 func (s *supervisor) awaitExit(st *guestwire.Stream) (any, error) {
 	select {
@@ -86,8 +118,10 @@ func (s *supervisor) awaitExit(st *guestwire.Stream) (any, error) {
 }
 
 func (s *supervisor) pause(ctx context.Context) error {
-	s.turn.Lock()
-	defer s.turn.Unlock()
+	if err := s.turn.take(ctx); err != nil {
+		return banger.Wrap(err, "cannot pause %s", s.launch.Name)
+	}
+	defer s.turn.done()
 	b, err := s.live()
 	if err == nil {
 		err = b.machine.Pause(ctx)
@@ -128,8 +162,10 @@ func (s *supervisor) refresh(ctx context.Context, b *boot) error {
 
 // unpause lets a paused VM run.
 func (s *supervisor) unpause(ctx context.Context, b *boot) error {
-	s.turn.Lock()
-	defer s.turn.Unlock()
+	if err := s.turn.take(ctx); err != nil {
+		return err
+	}
+	defer s.turn.done()
 	if err := b.machine.Resume(ctx); err != nil {
 		return err
 	}
@@ -142,20 +178,29 @@ func (s *supervisor) grow(ctx context.Context, params json.RawMessage) error {
 	if err := parse(params, &r); err != nil {
 		return err
 	}
-	b, err := s.live()
-	if err == nil {
-		err = b.machine.GrowDisk(ctx, r.Serial, r.Size)
-	}
+	b, err := s.growVMM(ctx, r)
 	if err == nil {
 		err = s.refresh(ctx, b)
 	}
 	return banger.Wrap(err, "cannot grow the disk of %s", s.launch.Name)
 }
 
+func (s *supervisor) growVMM(ctx context.Context, r growRequest) (*boot, error) {
+	if err := s.turn.take(ctx); err != nil {
+		return nil, err
+	}
+	defer s.turn.done()
+	b, err := s.live()
+	if err != nil {
+		return nil, err
+	}
+	return b, b.machine.GrowDisk(ctx, r.Serial, r.Size)
+}
+
 // keep makes the VM outlive its owners, also if it is launched again.
 func (s *supervisor) keep() error {
-	s.turn.Lock()
-	defer s.turn.Unlock()
+	s.keeping.Lock()
+	defer s.keeping.Unlock()
 	s.mu.Lock()
 	l := s.launch
 	s.mu.Unlock()

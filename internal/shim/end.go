@@ -32,6 +32,7 @@ func (s *supervisor) beginStop(timeout time.Duration) {
 	if s.asked == "" {
 		s.asked = ReasonStopped
 	}
+	s.interruptSave()
 	s.wake()
 	s.log.Info("stopping", "timeout", timeout)
 	s.work.Go(func() { s.shutDown(timeout) })
@@ -104,6 +105,7 @@ func (s *supervisor) kill(why Reason, sig syscall.Signal) error {
 		if s.asked == "" {
 			s.asked = why
 		}
+		s.interruptSave()
 		b = s.boot
 	})
 	err := b.machine.Signal(sig)
@@ -111,6 +113,13 @@ func (s *supervisor) kill(why Reason, sig syscall.Signal) error {
 		return nil // as asked, or in the middle of a reboot, which then ends
 	}
 	return err
+}
+
+// interruptSave ends a save that is under way, with mu held.
+func (s *supervisor) interruptSave() {
+	if s.interrupt != nil {
+		s.interrupt()
+	}
 }
 
 // judge says how a boot ended, and whether that was a reboot. A guest that
@@ -129,9 +138,11 @@ func (s *supervisor) judge(b *boot) (exit Exit, reboot bool) {
 		exit.Reason, exit.Message = s.asked, askedMessage(s.asked, how)
 	case how.Reason == vmm.Reset && ready:
 		return exit, true
-	case b.template != "" && !ready:
+	case b.restored != "" && !ready && !s.strict():
 		s.unfit = "its guest did not answer"
 		return exit, true
+	case b.restored != "" && !ready:
+		exit.Reason, exit.Message = ReasonNeverReady, "the guest of the saved machine did not answer"
 	case (how.Reason == vmm.Reset || how.Reason == vmm.Poweroff) && !ready:
 		exit.Reason, exit.Message = ReasonNeverReady, "the guest ended before it came up"
 	case how.Reason == vmm.Poweroff:
@@ -144,6 +155,8 @@ func (s *supervisor) judge(b *boot) (exit Exit, reboot bool) {
 
 func askedMessage(asked Reason, how vmm.Exit) string {
 	switch {
+	case asked == ReasonSuspended:
+		return "it was suspended"
 	case asked == ReasonOwnerGone:
 		return "its owner is gone"
 	case asked == ReasonKilled:

@@ -2,9 +2,11 @@ package shim
 
 import (
 	"context"
-	"fmt"
+	"errors"
+	"os"
 	"time"
 
+	"banger"
 	"banger/internal/guestlink"
 	"banger/internal/guestwire"
 	"banger/internal/vmm"
@@ -14,6 +16,11 @@ import (
 // a few hundredths of a second, or never.
 const restoreLimit = 20 * time.Second
 
+// unfit is why a saved machine cannot be taken up, now or ever.
+type unfit struct{ error }
+
+func (u unfit) Unwrap() error { return u.error }
+
 // bootFirst begins the VM: as the machine that was saved, or from the start.
 func (s *supervisor) bootFirst(ctx context.Context) error {
 	defer func() {
@@ -21,16 +28,44 @@ func (s *supervisor) bootFirst(ctx context.Context) error {
 			_ = s.memory.Close()
 		}
 	}()
-	if s.launch.Restore == nil {
+	r := s.launch.Restore
+	if r == nil || !r.Suspended {
+		// What runs now is not that machine, and changes its disk.
+		if err := s.dropSuspended(); err != nil {
+			return fileError(err, "cannot remove the suspended machine")
+		}
+	}
+	if r == nil {
 		return s.bootVMM(ctx)
 	}
-	err := s.restoreVMM(ctx, *s.launch.Restore)
-	if err == nil || ctx.Err() != nil {
+	err := s.takeUp(ctx, *r)
+	var never unfit
+	switch {
+	case err == nil || ctx.Err() != nil:
 		return err
+	case r.Strict:
+		return banger.Wrap(err, "the machine it is a copy of cannot be restored")
+	case r.Suspended && !errors.As(err, &never):
+		return banger.Wrap(err, "the VM stays suspended")
 	}
 	s.refuse(err.Error())
 	return s.bootVMM(ctx)
 }
+
+// takeUp takes up the machine that was saved.
+func (s *supervisor) takeUp(ctx context.Context, r Restore) error {
+	t := newTrace(s.launch)
+	if r.Suspended {
+		return s.takeUpSuspended(ctx, t)
+	}
+	what := RestoredFork
+	if r.Template != "" {
+		what = RestoredTemplate
+	}
+	return s.restoreVMM(ctx, what, r, s.memory, t)
+}
+
+func (s *supervisor) strict() bool { return s.launch.Restore != nil && s.launch.Restore.Strict }
 
 // refuse notes why the saved machine was not taken up.
 func (s *supervisor) refuse(why string) {
@@ -40,17 +75,23 @@ func (s *supervisor) refuse(why string) {
 	s.unfit = why
 }
 
-// restoreVMM takes the saved machine up. Its disk has become larger, which the
-// guest hears as soon as it runs.
-func (s *supervisor) restoreVMM(ctx context.Context, from Restore) error {
-	if s.memory == nil || len(from.Token) != guestwire.TokenLen {
-		return fmt.Errorf("its memory or its token is missing")
+// restoreVMM takes a saved machine up. Its disk may have become larger, which
+// the guest hears as soon as it runs.
+func (s *supervisor) restoreVMM(ctx context.Context, what string, from Restore, memory *os.File, t *trace) error {
+	if memory == nil || len(from.Token) != guestwire.TokenLen {
+		return unfit{errors.New("its memory or its token is missing")}
+	}
+	cfg, err := s.config()
+	if err != nil {
+		return err
 	}
 	s.console.newBoot()
-	t := newTrace(s.launch)
 	out := s.io()
 	out.Up = func() { t.mark("VMM") }
-	machine, err := s.driver.Restore(ctx, s.launch.Machine, vmm.Source{Memory: s.memory, State: from.State}, out)
+	machine, err := s.driver.Restore(ctx, cfg, vmm.Source{Memory: memory, State: from.State}, out)
+	if banger.CodeOf(err) == banger.BadRequest {
+		return unfit{err}
+	}
 	if err != nil {
 		return err
 	}
@@ -60,12 +101,12 @@ func (s *supervisor) restoreVMM(ctx context.Context, from Restore) error {
 			_ = machine.Signal(killSignal)
 			<-machine.Done()
 			_ = machine.Agent().Close()
-			return err
+			return unfit{err} // it ran
 		}
 	}
-	b := &boot{machine: machine, template: from.Template, trace: t}
+	b := &boot{machine: machine, restored: what, template: from.Template, token: guestwire.NewToken(), trace: t}
 	s.begun(b, func(b *boot) (*guestlink.Link, error) {
-		conn, err := guestwire.Redial(b.machine.Agent(), [guestwire.TokenLen]byte(from.Token), guestwire.NewToken(), nil)
+		conn, err := guestwire.Redial(b.machine.Agent(), [guestwire.TokenLen]byte(from.Token), b.token, nil)
 		if err != nil {
 			return nil, guestlink.Error(err)
 		}
@@ -74,16 +115,18 @@ func (s *supervisor) restoreVMM(ctx context.Context, from Restore) error {
 	return nil
 }
 
-// diskSerial is the serial of a VM's writable disk.
-const diskSerial = "disk"
-
 // watchOver sees to it that somebody hears of a guest that does not come up. A
-// restored one is ended, and the VM booted in its place.
+// restored one is ended: a template's is booted in its place, and soon; a
+// machine there is no other of gets more time.
 func (s *supervisor) watchOver(b *boot) *time.Timer {
-	if b.template == "" {
+	limit := restoreLimit
+	switch b.restored {
+	case "":
 		return time.AfterFunc(s.launch.ReadyTimeout, func() { s.giveUp(b) })
+	case RestoredSuspended, RestoredFork:
+		limit = max(limit, s.launch.ReadyTimeout)
 	}
-	return time.AfterFunc(restoreLimit, func() {
+	return time.AfterFunc(limit, func() {
 		s.mu.Lock()
 		paused := s.paused
 		s.mu.Unlock()

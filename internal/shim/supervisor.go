@@ -26,8 +26,10 @@ type supervisor struct {
 	margin   time.Duration  // see stopMargin
 	memory   *os.File       // of the machine to restore, or nil
 	work     sync.WaitGroup // goroutines of the VM's life; not those of clients
+	clearing sync.WaitGroup // see clear
 	over     chan struct{}  // closed when the VM has ended and exit is set
-	turn     sync.Mutex     // of pause, resume, keep
+	turn     turn           // of pause, resume, grow, save, suspend
+	keeping  sync.Mutex     // held while launch.json is written
 
 	serving sync.WaitGroup // the accepting goroutine and one per client
 
@@ -40,6 +42,7 @@ type supervisor struct {
 	paused    bool
 	stopping  bool
 	asked     Reason // why we end the VM, or ""
+	interrupt func() // ends the save under way, or nil
 	owners    int
 	streams   int // to the guest
 	answering int // streams of clients being handled
@@ -53,7 +56,7 @@ func open(ctx context.Context, dir paths.VM, opts Options, log *slog.Logger) (_ 
 	now := time.Now()
 	s := &supervisor{
 		dir: dir, log: log, memory: opts.memory, started: now, touched: now, margin: stopMargin,
-		over: make(chan struct{}), changed: make(chan struct{}), clients: make(map[*outbox]bool),
+		turn: newTurn(), over: make(chan struct{}), changed: make(chan struct{}), clients: make(map[*outbox]bool),
 	}
 	if s.id, err = ownIdentity(opts.Build); err != nil {
 		return nil, err
@@ -78,6 +81,9 @@ func (s *supervisor) begin(ctx context.Context, opts Options) (err error) {
 	if err = os.Remove(s.dir.Exit()); err != nil && !os.IsNotExist(err) {
 		return fileError(err, "cannot remove the record of the last run")
 	}
+	if err = s.sweep(); err != nil {
+		return fileError(err, "cannot remove what the last run left")
+	}
 	if s.console, err = openConsoleLog(s.dir, s.launch.ConsoleLimit); err != nil {
 		return fileError(err, "cannot open the console log")
 	}
@@ -90,6 +96,7 @@ func (s *supervisor) begin(ctx context.Context, opts Options) (err error) {
 // release gives up what makes this process the VM's shim. The next one may
 // start at once.
 func (s *supervisor) release() {
+	s.clearing.Wait()
 	if s.listener != nil {
 		_ = s.listener.Close()
 		_ = os.Remove(s.dir.ShimSocket())
@@ -172,6 +179,7 @@ func (s *supervisor) status() (Status, <-chan struct{}) {
 		Guest:       s.boot.guest,
 		Isolation:   s.boot.machine.Isolation(),
 		Streams:     s.streams,
+		Restored:    s.boot.restored,
 		Template:    s.boot.template,
 		NotRestored: s.unfit,
 		Exit:        s.exit,
@@ -221,6 +229,9 @@ func (s *supervisor) notRunning() error {
 	if s.exit != nil {
 		return banger.Errorf(banger.NotRunning, "%s is not running: %s", s.launch.Name, s.exit.Message).
 			Hint("banger vm start %s", s.launch.Name)
+	}
+	if s.asked == ReasonSuspended {
+		return banger.Errorf(banger.NotRunning, "%s is being suspended", s.launch.Name)
 	}
 	return banger.Errorf(banger.NotRunning, "%s is being stopped", s.launch.Name)
 }

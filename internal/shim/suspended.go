@@ -1,8 +1,16 @@
 package shim
 
 import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"banger"
 	"banger/internal/paths"
 	"banger/internal/vmm"
 )
@@ -23,6 +31,31 @@ type Sums struct {
 	Memory string `json:"memory"` // see vmm.Checksum
 }
 
+const recordName = "record.json"
+
 // ReadSuspended reads the record of a suspended VM; nil where it is not
-// suspended.
-func ReadSuspended(dir paths.VM) (*Suspended, error) { return nil, nil }
+// suspended. A VM whose record is damaged is suspended and cannot be resumed:
+// it has an empty one.
+func ReadSuspended(dir paths.VM) (*Suspended, error) {
+	if _, err := os.Stat(dir.Suspended()); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	r := &Suspended{}
+	text, err := os.ReadFile(filepath.Join(dir.Suspended(), recordName))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, banger.Errorf(banger.Internal, "cannot read how the VM was suspended: %w", err)
+	}
+	if err != nil || json.Unmarshal(text, r) != nil {
+		return &Suspended{}, nil
+	}
+	return r, nil
+}
+
+// allocated is what a file takes on disk.
+func allocated(f *os.File) (int64, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return 0, err
+	}
+	return st.Blocks * 512, nil
+}

@@ -19,7 +19,7 @@ func newCp(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cp <source> <destination>",
 		Short: "Copy files between the host and a VM",
-		Long: `Copy a file or a directory from or to a VM that runs: one side is VM:PATH. Paths in the VM begin
+		Long: `Copy a file or a directory from or to a VM: one side is VM:PATH. A suspended one is woken. Paths in the VM begin
 at its root. A directory is copied into a destination that is there, and becomes one that is not;
 with /. at its end its contents are copied. "-" is a tar stream on stdin or stdout. A local path
 with a colon is written with ./ before it.`,

@@ -24,9 +24,9 @@ func newExec(a *app) *cobra.Command {
 	o := &execOptions{app: a}
 	cmd := &cobra.Command{
 		Use:   "exec [flags] <vm> -- <command> [args]...",
-		Short: "Run a command in a VM that runs",
+		Short: "Run a command in a VM that runs or is suspended",
 		Long: `Run a command in a VM and exit with its status: 128+n for a signal, 127 for a command that is not
-there, 126 for one that cannot be executed, 125 where banger itself failed.
+there, 126 for one that cannot be executed, 125 where banger itself failed. A suspended VM is woken.
 
 With a terminal, stdin and stdout are the command's. Without one, stdin is passed only with -i;
 INT, TERM and HUP are forwarded, and a second Ctrl-C within two seconds ends banger.`,

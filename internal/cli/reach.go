@@ -10,11 +10,16 @@ import (
 	"banger/internal/shim"
 )
 
-// reach finds a VM that runs and connects to its shim.
+// reach finds a VM that runs, or wakes it, and connects to its shim.
 func (a *app) reach(ctx context.Context, c *client.Client, ref string) (api.VM, *shim.Client, error) {
 	vm, err := c.VM(ctx, ref)
 	if err != nil {
 		return vm, nil, err
+	}
+	if vm.State == banger.StateSuspended {
+		if vm, err = a.wake(ctx, c, vm); err != nil {
+			return vm, nil, err
+		}
 	}
 	switch {
 	case vm.State == banger.StatePaused:
@@ -28,6 +33,16 @@ func (a *app) reach(ctx context.Context, c *client.Client, ref string) (api.VM, 
 		err = notRunning(vm)
 	}
 	return vm, sh, err
+}
+
+// wake resumes a suspended VM.
+func (a *app) wake(ctx context.Context, c *client.Client, vm api.VM) (api.VM, error) {
+	a.say("waking %s", vm.Name)
+	return c.StartVM(ctx, vm.ID, api.StartVM{Wait: true}, func(e api.Event) {
+		if e.Warning != "" {
+			a.warn("%s", e.Warning)
+		}
+	})
 }
 
 func notRunning(vm api.VM) error {

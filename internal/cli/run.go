@@ -80,7 +80,7 @@ func (o *runOptions) check(cmd *cobra.Command) error {
 		err = r.attached(cmd.Context())
 	}
 	if o.trace {
-		r.trace.report(o.app.voice)
+		r.trace.report(o.app.voice, "")
 	}
 	return err
 }

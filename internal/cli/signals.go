@@ -41,9 +41,14 @@ func cancelOnSignal(ctx context.Context) (context.Context, context.CancelFunc) {
 	return ctx, func() { signal.Stop(got); cancel(nil) }
 }
 
+// controlled is a guest command, or several.
+type controlled interface {
+	Control(guestwire.Control) error
+}
+
 // forwarder passes signals on to a guest command while it runs.
 type forwarder struct {
-	stream *guestwire.Stream
+	stream controlled
 	pty    bool
 	now    func() time.Time
 	last   time.Time // the last INT

@@ -45,7 +45,7 @@ func (o *startOptions) run(ctx context.Context, c *client.Client) error {
 		started, err := c.StartVM(ctx, vm.ID, api.StartVM{Cold: o.cold, Wait: true}, p.watch)
 		if err == nil && o.trace && !vm.State.Live() {
 			t.start(started.Trace)
-			t.report(o.app.voice)
+			t.report(o.app.voice, "")
 		}
 		return err
 	})

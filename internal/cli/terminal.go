@@ -35,4 +35,4 @@ func terminalSize() (rows, cols uint16) {
 }
 
 // resize tells the guest's pty the size our terminal has now.
-func resize(s *guestwire.Stream) { _ = s.Control(guestwire.ResizeControl(terminalSize())) }
+func resize(s controlled) { _ = s.Control(guestwire.ResizeControl(terminalSize())) }

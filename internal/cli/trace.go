@@ -1,9 +1,11 @@
 package cli
 
 import (
+	"slices"
 	"time"
 
 	"banger"
+	"banger/internal/api"
 )
 
 // trace notes where the time of a start or run goes. What daemon, shim and
@@ -23,24 +25,44 @@ func (t *trace) mark(name string) {
 }
 
 // start ends the phase in which others started a VM, and takes their account
-// of it: what they do not account for is the way to them and back.
+// of it.
 func (t *trace) start(theirs []banger.Phase) {
-	t.mark("start")
-	whole := &t.phases[len(t.phases)-1]
-	for _, p := range theirs {
-		whole.Millis -= p.Millis
-	}
-	whole.Name = "talk"
-	t.phases = append(t.phases[:len(t.phases)-1:len(t.phases)-1], append(theirs, *whole)...)
+	t.mark("talk")
+	t.phases = accounted(t.phases, theirs)
 }
 
-func (t *trace) report(v *voice) {
+// of is the trace of one of several VMs that were started in the last phase.
+func (t *trace) of(vm api.VM) *trace {
+	return &trace{phases: accounted(t.phases, vm.Trace)}
+}
+
+// accounted puts the account others give of the last phase before it: what they
+// do not account for is the way to them and back.
+func accounted(phases, theirs []banger.Phase) []banger.Phase {
+	before, talk := phases[:len(phases)-1], phases[len(phases)-1]
+	for _, p := range theirs {
+		talk.Millis -= p.Millis
+	}
+	return append(slices.Concat(before, theirs), talk)
+}
+
+// with adds a phase that was measured.
+func (t *trace) with(name string, took time.Duration) *trace {
+	t.phases = append(t.phases, banger.Phase{Name: name, Millis: milliseconds(took)})
+	return t
+}
+
+// report writes the phases, each line behind prefix.
+func (t *trace) report(v *voice, prefix string) {
+	if len(t.phases) == 0 {
+		return
+	}
 	total := 0.0
 	for _, p := range t.phases {
 		total += p.Millis
-		v.say("%8.1f ms  %s", p.Millis, p.Name)
+		v.say("%s%8.1f ms  %s", prefix, p.Millis, p.Name)
 	}
-	v.say("%8.1f ms  in all", total)
+	v.say("%s%8.1f ms  in all", prefix, total)
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

@@ -6,6 +6,7 @@
 package main
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"os"
@@ -13,6 +14,8 @@ import (
 	"strings"
 	"time"
 
+	"banger/internal/bench"
+	"banger/internal/paths"
 	"banger/test/world"
 )
 
@@ -24,7 +27,7 @@ const (
 func main() {
 	only := flag.String("only", "", "measure only these `LINES`, as in exec,list: "+strings.Join(lineNames(), " "))
 	flag.Parse()
-	if err := bench(*only); err != nil {
+	if err := measure(*only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -69,7 +72,7 @@ func chosen(only string) ([]line, error) {
 	return some, nil
 }
 
-func bench(only string) error {
+func measure(only string) error {
 	measured, err := chosen(only)
 	if err != nil {
 		return err
@@ -94,7 +97,7 @@ func bench(only string) error {
 // benchmark is one run over one installation.
 type benchmark struct {
 	w     *world.World
-	floor floor
+	floor *bench.Floor
 	vm    running
 }
 
@@ -162,16 +165,16 @@ func (b *benchmark) prepare() error {
 		return err
 	}
 	b.vm = vm
-	b.floor, err = openFloor(vm.Dir)
+	b.floor, err = bench.OpenFloor(context.Background(), paths.VM(vm.Dir))
 	fmt.Printf("%s; medians of %d (exec, list: %d); floor: the same machine without daemon, shim and CLI\n", strings.TrimSpace(b.w.Banger("version").Stdout), runs, quickFor)
 	row("figure", "at most", "banger", "floor", "ratio")
 	return err
 }
 
-func (b *benchmark) tearDown() error { return b.floor.close() }
+func (b *benchmark) tearDown() error { return b.floor.Close() }
 
 func (b *benchmark) coldRun() error {
-	floors, err := timed(runs, b.floor.bootAndExec)
+	floors, err := timed(runs, b.floor.BootAndExec)
 	if err != nil {
 		return err
 	}
@@ -187,14 +190,14 @@ func (b *benchmark) coldRun() error {
 // of the same kind, and beside one over the VM's own shim: what is above that
 // is CLI and daemon.
 func (b *benchmark) exec() error {
-	if err := b.floor.boot(); err != nil {
+	if err := b.floor.Boot(); err != nil {
 		return err
 	}
-	floors, err := timed(quickFor, b.floor.exec)
+	floors, err := timed(quickFor, b.floor.Exec)
 	if err != nil {
 		return err
 	}
-	if err := b.floor.end(); err != nil {
+	if err := b.floor.End(); err != nil {
 		return err
 	}
 	shims, err := timed(quickFor, execThroughShim(b.vm.Dir))
@@ -214,10 +217,10 @@ func (b *benchmark) exec() error {
 func (b *benchmark) stop() error {
 	var figures, floors []time.Duration
 	for range runs {
-		if err := b.floor.boot(); err != nil {
+		if err := b.floor.Boot(); err != nil {
 			return err
 		}
-		one, err := timed(1, b.floor.shutdown)
+		one, err := timed(1, b.floor.Shutdown)
 		if err != nil {
 			return err
 		}

@@ -40,6 +40,8 @@ type VM struct {
 	GuestKernel   string           `json:"guest_kernel,omitempty" doc:"uname -r"`
 	Parent        string           `json:"parent,omitempty" doc:"id of the VM it was forked from"`
 	Template      string           `json:"template,omitempty" doc:"id of the template its present boot is a fork of"`
+	Restored      string           `json:"restored,omitempty" doc:"what its present boot took up: template, suspended, fork; empty for a boot from the start"`
+	NotRestored   string           `json:"not_restored,omitempty" doc:"why it is a boot from the start although there was something to take up"`
 	Trace         []banger.Phase   `json:"trace,omitempty" doc:"where the time of its start went"`
 	Foreign       bool             `json:"foreign,omitempty" doc:"written by another tool: can be shown and deleted only"`
 	CreatedAt     time.Time        `json:"created_at"`

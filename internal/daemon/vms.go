@@ -191,7 +191,7 @@ func shown(v vm.View) api.VM {
 		Spec: v.Spec, Runtime: v.Runtime, Stats: v.Stats, Workspace: v.Workspace,
 		Isolation: list(v.Isolation), Dir: v.Dir, ShimPID: v.ShimPID, VMMPID: v.VMMPID,
 		BootID: v.BootID, GuestKernel: v.GuestKernel, Foreign: v.Foreign,
-		Parent: v.Spec.Parent, Template: v.Template, Trace: v.Trace,
+		Parent: v.Spec.Parent, Template: v.Template, Restored: v.Restored, NotRestored: v.NotRestored, Trace: v.Trace,
 		CreatedAt: v.CreatedAt, UpdatedAt: v.UpdatedAt, LastTouchedAt: v.LastTouchedAt,
 	}
 }

@@ -132,6 +132,10 @@ func (v VM) Snapshots() string { return filepath.Join(string(v), "snapshots") }
 // Snapshot is one snapshot's directory.
 func (v VM) Snapshot(id string) string { return filepath.Join(v.Snapshots(), id) }
 
+// Restoring holds a disk that is about to take the place of the VM's: it was
+// decided, and not finished yet.
+func (v VM) Restoring() string { return filepath.Join(string(v), "restoring") }
+
 // Scratch is where something is made that then gets another name, or is only
 // needed for a while. What a crash leaves of it may be removed.
 func (v VM) Scratch(name string) string { return filepath.Join(string(v), ScratchPrefix+name) }

@@ -18,6 +18,9 @@ func (m *Manager) change(ctx context.Context, id, verb string, do func(row bange
 		return View{}, err
 	}
 	defer unlock()
+	if err := m.finishRestore(ctx, id); err != nil {
+		return View{}, err
+	}
 	row, err := m.Store.VM(ctx, id)
 	if err != nil {
 		return View{}, err
@@ -37,7 +40,9 @@ func (m *Manager) change(ctx context.Context, id, verb string, do func(row bange
 // DefaultStopTimeout is how long a guest's processes may take to end.
 const DefaultStopTimeout = 10 * time.Second
 
-// Stop implements Service. A VM that does not run is left as it is.
+// Stop implements Service. A VM that does not run is left as it is, but a
+// suspended one is resumed first: what its guest has not written yet counts
+// as written.
 func (m *Manager) Stop(ctx context.Context, id string, timeout time.Duration, p Progress) (View, error) {
 	return m.change(ctx, id, "stop", func(row banger.VM) error { return m.stop(ctx, row, timeout, p) })
 }
@@ -45,6 +50,9 @@ func (m *Manager) Stop(ctx context.Context, id string, timeout time.Duration, p 
 func (m *Manager) stop(ctx context.Context, row banger.VM, timeout time.Duration, p Progress) error {
 	if timeout <= 0 {
 		timeout = DefaultStopTimeout
+	}
+	if err := m.wake(ctx, row, p); err != nil {
+		return err
 	}
 	return m.end(ctx, row, func(s Shim) (shim.Exit, error) {
 		p.Stage("stop guest")
@@ -69,17 +77,21 @@ func (m *Manager) Restart(ctx context.Context, id string, timeout time.Duration,
 // signals are those Kill takes.
 var signals = map[string]syscall.Signal{"": syscall.SIGKILL, "KILL": syscall.SIGKILL, "TERM": syscall.SIGTERM, "INT": syscall.SIGINT}
 
-// Kill implements Service.
+// Kill implements Service. A suspended VM loses its memory.
 func (m *Manager) Kill(ctx context.Context, id, signal string) (View, error) {
 	sig, known := signals[strings.TrimPrefix(signal, "SIG")]
 	if !known {
 		return View{}, banger.Errorf(banger.BadRequest, "bad signal %q: it must be KILL, TERM or INT", signal)
 	}
 	return m.change(ctx, id, "kill", func(row banger.VM) error {
-		if l, err := m.attach(ctx, row); err != nil || l == nil {
-			return notRunning(err, row)
+		l, err := m.attach(ctx, row)
+		if err != nil {
+			return err
 		}
-		err := m.end(ctx, row, func(s Shim) (shim.Exit, error) { return s.Kill(ctx, sig) })
+		if l == nil {
+			return m.killSuspended(ctx, row)
+		}
+		err = m.end(ctx, row, func(s Shim) (shim.Exit, error) { return s.Kill(ctx, sig) })
 		if banger.CodeOf(err) == banger.Unavailable && sig == syscall.SIGKILL {
 			return m.killShim(ctx, row)
 		}
@@ -172,6 +184,9 @@ func (m *Manager) refresh(ctx context.Context, l *live, s Shim) error {
 func notRunning(err error, row banger.VM) error {
 	if err != nil {
 		return err
+	}
+	if row.State == banger.StateSuspended {
+		return banger.Errorf(banger.NotRunning, "it is suspended").Hint("banger vm start %s", row.Name)
 	}
 	return banger.Errorf(banger.NotRunning, "it is not running").Hint("banger vm start %s", row.Name)
 }

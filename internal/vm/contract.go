@@ -43,6 +43,8 @@ type View struct {
 	GuestKernel string
 	Isolation   []string
 	Template    string // its present boot is a fork of, or ""
+	Restored    string // what its present boot took up, as shim.Status says
+	NotRestored string // why it took up nothing although it was to
 	Trace       []banger.Phase
 	Foreign     bool // another tool's row
 }
@@ -83,7 +85,10 @@ type Service interface {
 	Stop(ctx context.Context, id string, timeout time.Duration, p Progress) (View, error)
 	Restart(ctx context.Context, id string, timeout time.Duration, p Progress) (View, error)
 	Kill(ctx context.Context, id, signal string) (View, error)
+	// Suspend saves the memory of a VM and ends it; Start resumes it.
 	Suspend(ctx context.Context, id string, p Progress) (View, error)
+	// Fork makes copies of a VM, which all run once it returns, or none. The
+	// VM goes on as it is.
 	Fork(ctx context.Context, id string, f Fork, p Progress) (Forks, error)
 	Pause(ctx context.Context, id string) (View, error)
 	Resume(ctx context.Context, id string) (View, error)

@@ -50,6 +50,7 @@ type Store interface {
 	ReserveVM(ctx context.Context, vm banger.VM, network string) (banger.VM, error)
 	UpsertVM(ctx context.Context, vm banger.VM) error
 	SetState(ctx context.Context, id string, state banger.State, runtime banger.Runtime) error
+	SetWorkspace(ctx context.Context, id string, w banger.Workspace) error
 	SetStats(ctx context.Context, id string, stats banger.Stats) error
 	TouchVMs(ctx context.Context, touched map[string]time.Time) error
 	DeleteVM(ctx context.Context, id string) error
@@ -92,6 +93,8 @@ type Shim interface {
 	Watch(ctx context.Context, f func(shim.Status)) error
 	Stop(ctx context.Context, timeout time.Duration) (shim.Exit, error)
 	Kill(ctx context.Context, sig syscall.Signal) (shim.Exit, error)
+	Suspend(ctx context.Context) (shim.Exit, error)
+	Save(ctx context.Context, r shim.SaveRequest) (shim.Saved, error)
 	Pause(ctx context.Context) error
 	Resume(ctx context.Context) error
 	Keep(ctx context.Context) error

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -94,7 +95,11 @@ func removeUnfinished(dir paths.VM) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range append(names, dir.Record(), dir.Disk(), string(dir)) {
+	above, err := filepath.Glob(filepath.Join(string(dir), "disk.*.qcow2"))
+	if err != nil {
+		return err
+	}
+	for _, name := range slices.Concat(names, above, []string{dir.Record(), dir.Disk(), string(dir)}) {
 		err := os.Remove(name)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
 			return fileError(err)

@@ -1,8 +1,304 @@
 package vm
 
-import "context"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
 
-// Fork implements Service.
-func (m *Manager) Fork(ctx context.Context, id string, f Fork, p Progress) (Forks, error) {
-	return Forks{}, notYet()
+	"golang.org/x/sys/unix"
+
+	"banger"
+	"banger/internal/artifact"
+	"banger/internal/config"
+	"banger/internal/layers"
+)
+
+// mostForks is how many copies can be asked for at once.
+const mostForks = 256
+
+// Fork implements Service. Copies of a VM with a memory go on where it is,
+// others boot. All of them are made or none is.
+func (m *Manager) Fork(ctx context.Context, id string, f Fork, p Progress) (out Forks, err error) {
+	f.Count = or(f.Count, 1)
+	if f.Count < 1 || f.Count > mostForks {
+		return out, banger.Errorf(banger.BadRequest, "bad number of forks %d: it must be from 1 to %d", f.Count, mostForks)
+	}
+	_, err = m.change(ctx, id, "fork", func(row banger.VM) error {
+		out, err = m.fork(ctx, row, f, p)
+		return err
+	})
+	return out, err
 }
+
+// child is a copy being made.
+type child struct {
+	row    banger.VM
+	begin  begin
+	unlock func()
+}
+
+func (m *Manager) fork(ctx context.Context, row banger.VM, f Fork, p Progress) (out Forks, err error) {
+	watch := newStopwatch()
+	children, err := m.reserveForks(ctx, row, f, p)
+	defer func() {
+		if err != nil {
+			m.undoForks(ctx, children)
+		}
+		for _, c := range children {
+			c.unlock()
+		}
+	}()
+	if err != nil {
+		return out, err
+	}
+	watch.mark("reserve")
+	scratch, err := m.scratch(row.ID, "fork")
+	if err != nil {
+		return out, err
+	}
+	defer os.RemoveAll(scratch)
+	o, err := m.originOf(ctx, row, scratch, p)
+	if err != nil {
+		return out, err
+	}
+	defer o.close()
+	watch.mark("save")
+	if err = m.makeForks(ctx, children, o, watch, p); err == nil {
+		err = m.startForks(ctx, children, p)
+	}
+	if err != nil {
+		return out, err
+	}
+	out.Pause = o.pause
+	for _, c := range children {
+		v, err := m.Get(ctx, c.row.ID)
+		if err != nil {
+			return out, err
+		}
+		out.VMs = append(out.VMs, v)
+	}
+	return out, nil
+}
+
+// scratch makes a directory inside a VM's for what is needed for a while.
+func (m *Manager) scratch(id, what string) (string, error) {
+	path := m.Dirs.VM(id).Scratch(what + "-" + banger.ShortID(banger.NewID()))
+	return path, fileError(os.Mkdir(path, 0o700))
+}
+
+// reserveForks writes the children's rows, which say that they are being made
+// until all of them are. It gives those it made also when it fails.
+func (m *Manager) reserveForks(ctx context.Context, parent banger.VM, f Fork, p Progress) ([]*child, error) {
+	cfg, err := m.config(p)
+	if err != nil {
+		return nil, err
+	}
+	names, err := m.forkNames(ctx, or(f.Prefix, parent.Name), f.Count)
+	if err != nil {
+		return nil, err
+	}
+	image, err := m.Images.Image(ctx, parent.ImageID)
+	if err != nil {
+		return nil, err
+	}
+	var children []*child
+	for _, name := range names {
+		c, err := m.reserveFork(ctx, parent, name, f.Ephemeral, image, cfg)
+		if c != nil {
+			children = append(children, c)
+		}
+		if err != nil {
+			return children, err
+		}
+	}
+	return children, nil
+}
+
+func (m *Manager) reserveFork(ctx context.Context, parent banger.VM, name string, ephemeral bool, image Image, cfg config.Config) (*child, error) {
+	spec := parent.Spec
+	spec.Parent, spec.Snapshot, spec.Ephemeral = parent.ID, "", ephemeral
+	spec.Publish = nil // a port of the host can be only one VM's
+	row := banger.VM{
+		ID: banger.NewID(), Name: name, ImageID: parent.ImageID, State: banger.StateCreated, Spec: spec,
+		Runtime: banger.Runtime{Creating: true},
+	}
+	unlock, err := m.locks.lock(ctx, row.ID)
+	if err != nil {
+		return nil, err
+	}
+	c := &child{row: row, unlock: unlock}
+	if c.row, err = m.Store.ReserveVM(ctx, row, cfg.NetworkPrefix); err != nil {
+		unlock()
+		return nil, err
+	}
+	if !parent.Workspace.IsZero() {
+		if err := m.Store.SetWorkspace(ctx, row.ID, parent.Workspace); err != nil {
+			return c, err
+		}
+	}
+	c.begin, err = m.describe(ctx, c.row, image, cfg)
+	return c, err
+}
+
+// forkNames finds the first run of names that are all free.
+func (m *Manager) forkNames(ctx context.Context, prefix string, count int) ([]string, error) {
+	rows, err := m.Store.VMs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	taken := map[string]bool{}
+	for _, row := range rows {
+		taken[row.Name] = true
+	}
+	var names []string
+	for n := 1; len(names) < count; n++ {
+		name := fmt.Sprintf("%s-%d", prefix, n)
+		if err := banger.ValidateVMName(name); err != nil {
+			return nil, err
+		}
+		if names = append(names, name); taken[name] {
+			names = names[:0]
+		}
+	}
+	return names, nil
+}
+
+// makeForks makes the children's directories, one after the other: the disk
+// they copy is the same.
+func (m *Manager) makeForks(ctx context.Context, children []*child, o *origin, watch *stopwatch, p Progress) error {
+	p.Stage("copy disk")
+	for _, c := range children {
+		if err := m.makeForkDir(ctx, c.row, o.dir); err != nil {
+			return err
+		}
+	}
+	watch.mark("disk")
+	for _, c := range children {
+		if o.saved != nil {
+			c.begin.asItRan(o.saved.driver, o.saved.machine)
+			c.begin.launch.Restore = o.saved.restore()
+		}
+		c.begin.launch.Trace = watch.phases
+	}
+	return nil
+}
+
+// makeForkDir is makeDir with a copy of a disk.
+func (m *Manager) makeForkDir(ctx context.Context, row banger.VM, disk string) error {
+	dir := m.newDir(row.ID)
+	if err := os.Mkdir(string(dir), 0o700); err != nil {
+		return fileError(err)
+	}
+	if err := hold(dir, row); err != nil {
+		return err
+	}
+	if err := layers.Take(ctx, disk, string(dir), true, nil); err != nil {
+		return fileError(err)
+	}
+	if !row.Spec.Ephemeral {
+		if err := syncOwn(string(dir)); err != nil {
+			return fileError(err)
+		}
+	}
+	return fileError(artifact.Rename(string(dir), string(m.Dirs.VM(row.ID))))
+}
+
+// syncOwn syncs the files that only dir has. What a guest has synced is on the
+// host's disk already, in the files that its copies share.
+func syncOwn(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		var st unix.Stat_t
+		if err := unix.Lstat(path, &st); err != nil {
+			return err
+		}
+		if e.Type().IsRegular() && st.Nlink == 1 {
+			if err := syncFile(path); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// startForks starts the children, a few at a time, and acknowledges them once
+// all of them are up.
+func (m *Manager) startForks(ctx context.Context, children []*child, p Progress) error {
+	p.Stage("start forks")
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	turns := make(chan struct{}, runtime.NumCPU()+1)
+	errs := make([]error, len(children))
+	var work sync.WaitGroup
+	for i, c := range children {
+		work.Go(func() {
+			turns <- struct{}{}
+			defer func() { <-turns }()
+			if errs[i] = m.startFork(ctx, c); errs[i] != nil {
+				cancel() // the others are of no use
+			}
+		})
+	}
+	work.Wait()
+	if err := firstReal(errs); err != nil {
+		return err
+	}
+	for _, c := range children {
+		if err := m.Store.SetState(ctx, c.row.ID, banger.StateRunning, c.begin.runtime); err != nil {
+			return err
+		}
+	}
+	for _, c := range children {
+		c.row.State = banger.StateRunning
+		if l := m.liveOf(c.row.ID); l != nil {
+			m.expectOwner(c.row, l)
+		}
+	}
+	return nil
+}
+
+// firstReal is the first error that is not the consequence of another one.
+func firstReal(errs []error) error {
+	for _, err := range errs {
+		if err != nil && banger.CodeOf(err) != banger.Cancelled && !errors.Is(err, context.Canceled) {
+			return err
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (m *Manager) startFork(ctx context.Context, c *child) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	l := newLive(c.row.ID)
+	m.put(l)
+	err := m.launch(ctx, l, c.begin.launch, silent{})
+	if err == nil {
+		err = m.awaitReady(ctx, c.row, l, silent{})
+	}
+	return banger.Wrap(err, "cannot start %s", c.row.Name)
+}
+
+// undoForks removes all children, of which none was acknowledged.
+func (m *Manager) undoForks(ctx context.Context, children []*child) {
+	var work sync.WaitGroup
+	for _, c := range children {
+		work.Go(func() { m.undo(ctx, c.row) })
+	}
+	work.Wait()
+}
+
+// silent is the Progress of what happens several times at once.
+type silent struct{}
+
+func (silent) Stage(string) {}
+func (silent) Warn(string)  {}

@@ -16,6 +16,7 @@ type locks struct {
 type keyLock struct {
 	token chan struct{} // holds one value while the lock is held
 	users int           // holders and waiters, under locks.mu
+	yield func()        // asks the holder to give way; nil for one that does not
 }
 
 // lock takes the lock of key.
@@ -33,6 +34,29 @@ func (l *locks) lock(ctx context.Context, key string) (unlock func(), err error)
 	}
 }
 
+// lockIdle is lock for work that can be broken off: its ctx ends when somebody
+// else comes for the lock.
+func (l *locks) lockIdle(ctx context.Context, key string) (_ context.Context, unlock func(), err error) {
+	release, err := l.lock(ctx, key)
+	if err != nil {
+		return nil, nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	k := l.held[key]
+	if k.yield = cancel; k.users > 1 {
+		cancel()
+	}
+	return ctx, func() {
+		l.mu.Lock()
+		k.yield = nil
+		l.mu.Unlock()
+		cancel()
+		release()
+	}, nil
+}
+
 func (l *locks) use(key string) *keyLock {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -45,6 +69,9 @@ func (l *locks) use(key string) *keyLock {
 		l.held[key] = k
 	}
 	k.users++
+	if k.yield != nil {
+		k.yield()
+	}
 	return k
 }
 

@@ -148,6 +148,7 @@ func (m *Manager) view(row banger.VM, hasDir bool, imageNames map[string]string)
 		v.ShimPID, v.VMMPID = status.Shim.PID, status.VMMPID
 		v.BootID, v.GuestKernel = status.Guest.BootID, status.Guest.Kernel
 		v.Isolation, v.Template, v.Trace = status.Isolation, status.Template, status.Trace
+		v.Restored, v.NotRestored = status.Restored, status.NotRestored
 		if status.LastTouched.After(v.LastTouchedAt) {
 			v.LastTouchedAt = status.LastTouched
 		}
@@ -156,7 +157,7 @@ func (m *Manager) view(row banger.VM, hasDir bool, imageNames map[string]string)
 }
 
 // observe gathers what Observe needs. It looks at the disk only for a VM that
-// should run and does not.
+// should run and does not, or is suspended.
 func (m *Manager) observe(row banger.VM, hasDir bool) (Observation, *shim.Status) {
 	if l := m.liveOf(row.ID); l != nil {
 		if status, gone, _ := l.seen(); !gone {
@@ -165,7 +166,7 @@ func (m *Manager) observe(row banger.VM, hasDir bool) (Observation, *shim.Status
 		row.State = banger.StateRunning
 	}
 	o := Observation{Dir: hasDir}
-	if hasDir && row.State.Live() && !foreign(row) {
+	if hasDir && (row.State.Live() || row.State == banger.StateSuspended) && !foreign(row) {
 		o = m.look(m.Dirs.VM(row.ID))
 	}
 	return o, nil
@@ -179,6 +180,11 @@ func (m *Manager) look(dir paths.VM) Observation {
 	if err == nil {
 		o.HostRestarted = id.BootID != "" && id.BootID != hostBoot()
 	}
+	was, err := shim.ReadSuspended(dir)
+	if err != nil {
+		m.Log.Warn("cannot tell whether a VM is suspended", "dir", dir, "err", err)
+	}
+	o.Suspended = was != nil
 	if o.Exit, err = shim.ReadExit(dir); err != nil {
 		m.Log.Warn("cannot read how a VM ended", "dir", dir, "err", err)
 	}

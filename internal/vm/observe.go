@@ -12,6 +12,7 @@ type Observation struct {
 	Dir           bool         // its directory, with our vm.json, is there
 	Alive         bool         // a shim has it
 	Status        *shim.Status // what that shim said last; nil before its first word
+	Suspended     bool         // its machine lies saved in its directory
 	Exit          *shim.Exit   // how its last run ended, where its shim could still say so
 	Ran           bool         // a shim had it once
 	HostRestarted bool         // since then
@@ -40,7 +41,9 @@ func Observe(row banger.VM, o Observation) (state banger.State, lastError string
 		return endState(*o.Status.Exit)
 	case !o.Dir && !row.Runtime.Creating:
 		return banger.StateError, errNoDir
-	case !row.State.Live() && row.State != banger.StateCreated:
+	case o.Suspended:
+		return banger.StateSuspended, ""
+	case !row.State.Live() && row.State != banger.StateCreated && row.State != banger.StateSuspended:
 		return row.State, row.Runtime.LastError
 	case o.Exit != nil:
 		return endState(*o.Exit)
@@ -64,7 +67,8 @@ func liveState(s shim.State) banger.State {
 
 func endState(e shim.Exit) (banger.State, string) {
 	switch e.Reason {
-	case shim.ReasonStopped, shim.ReasonKilled, shim.ReasonOwnerGone, shim.ReasonPoweroff:
+	case shim.ReasonStopped, shim.ReasonKilled, shim.ReasonOwnerGone, shim.ReasonPoweroff,
+		shim.ReasonSuspended: // and its memory was dropped since
 		return banger.StateStopped, ""
 	}
 	return banger.StateError, explainExit(e)

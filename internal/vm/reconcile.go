@@ -188,6 +188,9 @@ func (m *Manager) reconcile(ctx context.Context, row banger.VM) (*live, error) {
 	if err := repairHeld(dir, held, row); err != nil {
 		return nil, err
 	}
+	if err := sweep(dir); err != nil {
+		m.Log.Warn("cannot remove what was not finished", "vm", row.ID, "err", err)
+	}
 	o := m.look(dir)
 	if o.Alive {
 		l := m.adopt(row.ID)
@@ -220,6 +223,9 @@ func (m *Manager) reconcileAlive(ctx context.Context, row banger.VM) error {
 func (m *Manager) reconcileDead(ctx context.Context, row banger.VM, o Observation) error {
 	if row.Spec.Ephemeral {
 		return m.erase(ctx, row.ID)
+	}
+	if exists(m.Dirs.VM(row.ID).Restoring()) {
+		return m.finishRestore(ctx, row.ID)
 	}
 	// A shim that was killed leaves its socket.
 	if err := os.Remove(m.Dirs.VM(row.ID).ShimSocket()); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -14,17 +14,25 @@ import (
 	"banger/internal/vmm"
 )
 
-// Start implements Service. A VM that runs already is left alone. One that has
-// run boots from its disk; one that never did is a fork of a template where
-// there is one, unless cold.
+// Start implements Service. A VM that runs already is left alone. A suspended
+// one is resumed. One that has run boots from its disk; one that never did is a
+// fork of a template where there is one. With cold all of them boot, and a
+// suspended one loses its memory.
 func (m *Manager) Start(ctx context.Context, id string, cold, wait bool, p Progress) (View, error) {
 	return m.change(ctx, id, "start", func(row banger.VM) error { return m.start(ctx, row, cold, wait, p) })
 }
 
 func (m *Manager) start(ctx context.Context, row banger.VM, cold, wait bool, p Progress) error {
 	l, err := m.attach(ctx, row)
-	if err == nil && l == nil {
-		l, err = m.boot(ctx, row.ID, cold, p)
+	if err != nil {
+		return err
+	}
+	var was *shim.Suspended
+	if l == nil {
+		if was, err = m.suspended(row.ID); err != nil {
+			return err
+		}
+		l, err = m.boot(ctx, row.ID, was, cold, p)
 	}
 	if err != nil || !wait {
 		return err
@@ -32,6 +40,9 @@ func (m *Manager) start(ctx context.Context, row banger.VM, cold, wait bool, p P
 	err = m.awaitReady(ctx, row, l, p)
 	if l.ended() {
 		err = errors.Join(err, m.recordEnd(ctx, row.ID, nil))
+	}
+	if err == nil && was != nil && !cold {
+		l.tellOfBoot(p)
 	}
 	return err
 }
@@ -69,9 +80,9 @@ func (m *Manager) adopt(id string) *live {
 	return l
 }
 
-// boot starts a VM that does not run. The row says so first: a daemon that
-// dies in between finds out at its next start what became of it.
-func (m *Manager) boot(ctx context.Context, id string, cold bool, p Progress) (*live, error) {
+// boot starts a VM that does not run: from where it was suspended, where it
+// was.
+func (m *Manager) boot(ctx context.Context, id string, was *shim.Suspended, cold bool, p Progress) (*live, error) {
 	watch := newStopwatch()
 	row, err := m.Store.VM(ctx, id)
 	if err != nil {
@@ -89,7 +100,16 @@ func (m *Manager) boot(ctx context.Context, id string, cold bool, p Progress) (*
 	if err != nil {
 		return nil, err
 	}
-	if !cold && row.Runtime.BootCount == 0 {
+	switch {
+	case was != nil && cold:
+		p.Warn("its saved memory is dropped")
+		if err := forget(m.Dirs.VM(id)); err != nil {
+			return nil, err
+		}
+	case was != nil:
+		b.asItRan(was.Driver, was.Machine)
+		b.launch.Restore = &shim.Restore{Suspended: true}
+	case !cold && row.Runtime.BootCount == 0:
 		m.fromTemplate(ctx, &b)
 	}
 	defer b.close()
@@ -101,9 +121,16 @@ func (m *Manager) boot(ctx context.Context, id string, cold bool, p Progress) (*
 		watch.mark("disk")
 	}
 	b.launch.Trace = watch.phases
+	return m.begin(ctx, row, b, p)
+}
+
+// begin starts a VM that is described. The row says so first: a daemon that
+// dies in between finds out at its next start what became of it.
+func (m *Manager) begin(ctx context.Context, row banger.VM, b begin, p Progress) (*live, error) {
 	l := newLive(row.ID)
 	m.put(l) // before the row says running, or a listing would miss the shim
-	if err = m.Store.SetState(ctx, row.ID, banger.StateRunning, b.runtime); err == nil {
+	err := m.Store.SetState(ctx, row.ID, banger.StateRunning, b.runtime)
+	if err == nil {
 		err = m.launch(ctx, l, b.launch, p)
 	}
 	if err != nil {

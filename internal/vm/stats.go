@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"strconv"
-	"syscall"
 	"time"
 
 	"banger"
@@ -65,21 +64,12 @@ func (m *Manager) Stats(ctx context.Context, id string) (banger.Stats, error) {
 	if err != nil && banger.CodeOf(err) != banger.NotRunning {
 		return banger.Stats{}, banger.Wrap(err, "cannot measure %s", row.Name)
 	}
-	sample := banger.Stats{SampledAt: time.Now().UTC(), DiskUsedBytes: allocated(m.Dirs.VM(id).Disk())}
+	sample := banger.Stats{SampledAt: time.Now().UTC(), DiskUsedBytes: diskUse(m.Dirs.VM(id))}
 	if err == nil {
 		addProcess(&sample, status.VMMPID)
 		m.addGuest(ctx, &sample, l, status)
 	}
 	return sample, m.Store.SetStats(ctx, id, sample)
-}
-
-// allocated is how much of a file lies on the disk.
-func allocated(path string) int64 {
-	info, err := os.Stat(path)
-	if err != nil {
-		return 0
-	}
-	return info.Sys().(*syscall.Stat_t).Blocks * 512
 }
 
 // ticksPerSecond is what the kernel counts CPU time for user space in, on

@@ -18,6 +18,7 @@ import (
 	"banger"
 	"banger/internal/config"
 	"banger/internal/guestwire"
+	"banger/internal/layers"
 	"banger/internal/paths"
 	"banger/internal/shim"
 	"banger/internal/store"
@@ -226,9 +227,12 @@ type fakeShims struct {
 	mu       sync.Mutex
 	vms      map[string]*fakeShim
 	startErr error
-	guest    func(*fakeShim) // what a guest does that was just started; nil: it comes up
-	mute     bool            // shims do not answer
+	refuse   func(shim.Launch) error // why one start fails
+	guest    func(*fakeShim)         // what a guest does that was just started; nil: it comes up
+	mute     bool                    // shims do not answer
 	onKill   func()
+	saveErr  error
+	onSave   func() // when a VM has been saved
 }
 
 func (f *fakeShims) running() []string {
@@ -259,6 +263,11 @@ func (f *fakeShims) Start(ctx context.Context, dir paths.VM, launch shim.Launch)
 	if f.startErr != nil {
 		return nil, f.startErr
 	}
+	if f.refuse != nil {
+		if err := f.refuse(launch); err != nil {
+			return nil, err
+		}
+	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -267,7 +276,10 @@ func (f *fakeShims) Start(ctx context.Context, dir paths.VM, launch shim.Launch)
 		return nil, err
 	}
 	_ = os.Remove(dir.Exit())
-	s := &fakeShim{dir: dir, launch: launch, changed: make(chan struct{}), lost: make(chan struct{})}
+	if r := launch.Restore; r != nil && r.Suspended {
+		_ = os.RemoveAll(dir.Suspended())
+	}
+	s := &fakeShim{shims: f, dir: dir, launch: launch, memory: memoryOf(launch), changed: make(chan struct{}), lost: make(chan struct{})}
 	s.status = shim.Status{State: shim.Booting, Ephemeral: launch.Ephemeral, Shim: shim.Identity{PID: 41, BootID: hostBoot()}, VMMPID: os.Getpid()}
 	f.mu.Lock()
 	f.vms[launch.ID] = s
@@ -306,9 +318,21 @@ func (f *fakeShims) KillRecorded(_ context.Context, dir paths.VM) error {
 	return nil
 }
 
+// memoryOf is what a machine begins with in its memory.
+func memoryOf(launch shim.Launch) string {
+	if launch.Restore == nil || launch.Restore.Memory == nil {
+		return ""
+	}
+	text := make([]byte, 64)
+	n, _ := launch.Restore.Memory.ReadAt(text, 0)
+	return strings.TrimRight(string(text[:n]), "\x00")
+}
+
 type fakeShim struct {
+	shims  *fakeShims
 	dir    paths.VM
 	launch shim.Launch
+	memory string // as it began
 
 	mu      sync.Mutex
 	status  shim.Status
@@ -401,6 +425,70 @@ func (s *fakeShim) Kill(context.Context, syscall.Signal) (shim.Exit, error) {
 
 func (s *fakeShim) Pause(context.Context) error  { s.becomes(shim.Paused); return s.gone() }
 func (s *fakeShim) Resume(context.Context) error { s.becomes(shim.Running); return s.gone() }
+
+// Save writes what the contract says that a shim writes.
+func (s *fakeShim) Save(ctx context.Context, r shim.SaveRequest) (shim.Saved, error) {
+	if err := s.gone(); err != nil {
+		return shim.Saved{}, err
+	}
+	if s.shims.saveErr != nil {
+		return shim.Saved{}, s.shims.saveErr
+	}
+	memory := r.Memory
+	if memory == "" {
+		memory = filepath.Join(r.Dir, "memory")
+	}
+	err := s.saveMachine(memory, filepath.Join(r.Dir, "state"))
+	if err == nil {
+		err = layers.Take(ctx, string(s.dir), r.Dir, false, func(name string) error { return nil })
+	}
+	if f := s.shims.onSave; f != nil && err == nil {
+		f()
+	}
+	return shim.Saved{Token: []byte("token"), PauseMillis: 70, Driver: "fake", Machine: s.launch.Machine}, err
+}
+
+// saveMachine writes the memory of a fake machine, which is the name it was
+// launched with.
+func (s *fakeShim) saveMachine(memory, state string) error {
+	f, err := os.OpenFile(memory, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.WriteString(s.launch.Name); err != nil {
+		return err
+	}
+	text, err := vmm.StateOf("fake", "1", s.launch.Machine).Encode()
+	return errors.Join(err, f.Truncate(s.launch.Machine.MemoryMiB<<20), os.WriteFile(state, text, 0o600))
+}
+
+func (s *fakeShim) Suspend(context.Context) (shim.Exit, error) {
+	if err := s.gone(); err != nil {
+		return shim.Exit{}, err
+	}
+	if s.shims.saveErr != nil {
+		return shim.Exit{}, s.shims.saveErr
+	}
+	if err := s.commitSuspend(); err != nil {
+		return shim.Exit{}, err
+	}
+	return s.ends(shim.ReasonSuspended), nil
+}
+
+// commitSuspend is what a shim does before it ends its VMM.
+func (s *fakeShim) commitSuspend() error {
+	dir := s.dir.Suspended()
+	memory := filepath.Join(dir, "memory")
+	if err := errors.Join(os.Mkdir(dir, 0o700), s.saveMachine(memory, filepath.Join(dir, "state"))); err != nil {
+		return err
+	}
+	sum, err := checksum(memory)
+	text, _ := json.Marshal(shim.Suspended{
+		At: time.Now(), Token: []byte("token"), Driver: "fake", Machine: s.launch.Machine, Sums: shim.Sums{Memory: sum},
+	})
+	return errors.Join(err, os.WriteFile(filepath.Join(dir, "record.json"), text, 0o600))
+}
 
 func (s *fakeShim) Keep(context.Context) error {
 	s.update(func() { s.status.Ephemeral = false })

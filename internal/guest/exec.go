@@ -70,7 +70,9 @@ func (c *command) run() {
 	}
 	go c.control()
 	if !c.wait() {
-		c.abandon()
+		if !adrift(c.stream.Err()) {
+			c.abandon()
+		}
 		return
 	}
 	c.drain()
@@ -114,6 +116,12 @@ func (c *command) drain() {
 	}
 }
 
+// adrift says whether a stream ended because this machine was restored from
+// one that was saved. Whoever it came from is with that one; here its command
+// lives on, as a process lives on in a fork: what it says is read and dropped, its
+// input stays open, and nobody signals it.
+func adrift(err error) bool { return errors.Is(err, guestwire.ErrResync) }
+
 // abandon ends the command of a host that has gone.
 func (c *command) abandon() {
 	_ = syscall.Kill(-c.child.pid, syscall.SIGHUP)
@@ -136,6 +144,9 @@ func (c *command) feed() {
 			if _, err := c.stdin.Write((*buf)[:n]); err != nil {
 				break // it does not want any more
 			}
+		}
+		if adrift(err) {
+			<-c.child.done
 		}
 		if err != nil {
 			break

@@ -35,7 +35,10 @@ func (o *output) copy(ended chan<- *output) {
 	for {
 		n, err := o.from.Read(*buf)
 		if n > 0 {
-			if _, err := o.to.Write((*buf)[:n]); err != nil {
+			if _, err := o.to.Write((*buf)[:n]); adrift(err) {
+				_, _ = io.Copy(io.Discard, o.from)
+				return
+			} else if err != nil {
 				return
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -26,8 +27,10 @@ func TestMain(m *testing.M) {
 // served is an agent that runs as a process of this host.
 type served struct {
 	*guestwire.Conn
-	cmd *exec.Cmd
-	dir string // its HOME
+	cmd   *exec.Cmd
+	dir   string // its HOME
+	link  *os.File
+	token [guestwire.TokenLen]byte
 }
 
 func serveAgent(t *testing.T) *served {
@@ -41,13 +44,13 @@ func serveAgent(t *testing.T) *served {
 	}
 	ours, theirs := os.NewFile(uintptr(pair[0]), "host"), os.NewFile(uintptr(pair[1]), "guest")
 	defer theirs.Close()
-	a := &served{cmd: exec.Command("/proc/self/exe"), dir: t.TempDir()}
+	a := &served{cmd: exec.Command("/proc/self/exe"), dir: t.TempDir(), link: ours, token: guestwire.NewToken()}
 	a.cmd.Env = append(os.Environ(), "BANGER_GUEST_SERVE=1", "HOME="+a.dir)
 	a.cmd.ExtraFiles = []*os.File{theirs}
 	if err := a.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if a.Conn, err = guestwire.Dial(ours, guestwire.NewToken(), nil); err != nil {
+	if a.Conn, err = guestwire.Dial(keptOpen{ours}, a.token, nil); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -55,6 +58,33 @@ func serveAgent(t *testing.T) *served {
 		_ = a.cmd.Wait()
 	})
 	return a
+}
+
+// Close ends the link.
+func (a *served) Close() error { return errors.Join(a.link.Close(), a.Conn.Close()) }
+
+// keptOpen is a link that a connection which ends leaves for the next.
+type keptOpen struct{ *os.File }
+
+func (keptOpen) Close() error { return nil }
+
+// restore makes the agent one that was restored: its host is another one, and
+// nothing tells it so.
+func (a *served) restore(t *testing.T) {
+	t.Helper()
+	if err := a.link.SetReadDeadline(time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	<-a.Done()
+	if err := a.link.SetReadDeadline(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	old := a.token
+	a.token = guestwire.NewToken()
+	var err error
+	if a.Conn, err = guestwire.Redial(keptOpen{a.link}, old, a.token, nil); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // running is a command that the agent runs.

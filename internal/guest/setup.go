@@ -22,6 +22,7 @@ func (m *system) apply(s guestwire.Setup) (failed []string) {
 	}{
 		{"set the clock", func(s guestwire.Setup) error { return m.setClock(s.TimeNanos) }}, // first: each moment makes it worse
 		{"seed the random numbers", seedRandom},
+		{"give the boot an id of its own", m.ownBootID},
 		{"set the host name", setHostname},
 		{"write /etc/machine-id", writeMachineID},
 		{"write /etc/hosts", func(s guestwire.Setup) error { return writeHosts("/etc/hosts", s) }},

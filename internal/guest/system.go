@@ -21,6 +21,8 @@ type system struct {
 	accounts accounts
 	read     [2]fileVersion // of passwd and group, as they were read
 
+	boot bootOwner
+
 	mu     sync.Mutex
 	failed []string // what setup could not do, the last time
 }

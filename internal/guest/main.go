@@ -78,6 +78,11 @@ func initMachine(version string) int {
 		powerOff(err)
 	}
 	sys.StopListening()
+	if sys.Emulated() {
+		if err := calmSysmon(); err != nil {
+			sys.Problems = append(sys.Problems, fmt.Sprintf("cannot calm the runtime's monitor: %v", err))
+		}
+	}
 	m := newSystem(sys)
 	a := newAgent(m, version)
 	if err := a.serveInitctl(); err != nil {

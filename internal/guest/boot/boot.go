@@ -92,6 +92,10 @@ func (s *System) problem(what string, err error) {
 	}
 }
 
+// Emulated says that the host's processors only pretend to be this machine's, as
+// its driver tells.
+func (s *System) Emulated() bool { return s.cmdline["banger.emulated"] != "" }
+
 // readCmdline is the kernel's command line, the KEY=VALUE part of it.
 func readCmdline() map[string]string {
 	text, _ := os.ReadFile("/proc/cmdline")

@@ -11,7 +11,8 @@ import (
 	"banger/internal/vmm"
 )
 
-// clockArgs tells an emulated kernel how fast its time stamp counter runs.
+// clockArgs tells an emulated kernel how fast its time stamp counter runs, and
+// our agent that it is emulated.
 //
 // TCG hands the host's own counter through (measured: a guest that calibrates
 // finds the host's frequency to 1 kHz). Without being told, a kernel
@@ -31,7 +32,7 @@ func clockArgs(accel vmm.Accel) ([]string, error) {
 	if err != nil {
 		return nil, banger.Errorf(banger.Unavailable, "cannot learn the host's clock frequency: %w", err)
 	}
-	return []string{"tsc_early_khz=" + strconv.FormatInt(khz, 10), "tsc=reliable"}, nil
+	return []string{"tsc_early_khz=" + strconv.FormatInt(khz, 10), "tsc=reliable", "banger.emulated=1"}, nil
 }
 
 // tscKHz reads the frequency of the host's time stamp counter from

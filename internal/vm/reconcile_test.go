@@ -93,6 +93,39 @@ func TestReconcile(t *testing.T) {
 			func(w *world, id string) error { return w.creating(id) },
 			nil,
 		},
+		"suspended meanwhile": {
+			func(w *world, id string) error { _, err := w.shims.vms[id].Suspend(w.t.Context()); return err },
+			[]string{"dir vms/devbox", "row devbox suspended"},
+		},
+		"shim killed as soon as it had suspended": {
+			func(w *world, id string) error {
+				w.shims.vms[id].crash()
+				return w.shims.vms[id].commitSuspend()
+			},
+			[]string{"dir vms/devbox", "row devbox suspended"},
+		},
+		"shim killed in the middle of suspending": {
+			func(w *world, id string) error {
+				w.shims.vms[id].crash()
+				return os.Mkdir(w.Dirs.VM(id).Scratch("suspended"), 0o700)
+			},
+			[]string{"dir vms/devbox", "row devbox error"},
+		},
+		"kill of a suspended one cut off before its row": {
+			func(w *world, id string) error {
+				_, err := w.shims.vms[id].Suspend(w.t.Context())
+				return errors.Join(err, w.rows.SetState(w.t.Context(), id, banger.StateSuspended, banger.Runtime{BootCount: 1}),
+					os.Rename(w.Dirs.VM(id).Suspended(), w.Dirs.VM(id).Scratch("dropped")))
+			},
+			[]string{"dir vms/devbox", "row devbox stopped"},
+		},
+		"start of a suspended one cut off before its shim": {
+			func(w *world, id string) error {
+				_, err := w.shims.vms[id].Suspend(w.t.Context())
+				return err // and the row says running
+			},
+			[]string{"dir vms/devbox", "row devbox suspended"},
+		},
 		"start cut off before its shim": {
 			func(w *world, id string) error {
 				w.shims.vms[id].ends(shim.ReasonStopped)

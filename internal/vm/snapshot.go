@@ -95,6 +95,9 @@ func (m *Manager) snapshotAtRest(ctx context.Context, row banger.VM, made string
 	if err != nil {
 		return err
 	}
+	if was != nil && was.Sums.Memory == "" {
+		return damaged(nil)
+	}
 	if was != nil {
 		for _, name := range []string{memoryFile, stateFile} {
 			if err := copyFile(filepath.Join(made, name), filepath.Join(dir.Suspended(), name)); err != nil {

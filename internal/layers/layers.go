@@ -46,23 +46,29 @@ func layerNumber(name string) int {
 // Of lists the disk in dir: its base, and the layers above it, lowest first.
 // Names are relative to dir. A directory without a base is not_found.
 func Of(dir string) (base string, overlays []string, err error) {
-	entries, err := os.ReadDir(dir)
+	files, err := diskFiles(dir)
 	if err != nil {
-		return "", nil, banger.Wrap(err, "cannot look for a disk")
+		return "", nil, err
 	}
-	for _, e := range entries {
-		if e.Name() == baseName {
-			base = baseName
-		}
-		if layerNumber(e.Name()) > 0 {
-			overlays = append(overlays, e.Name())
-		}
-	}
-	if base == "" {
+	if len(files) == 0 || files[0] != baseName {
 		return "", nil, banger.Errorf(banger.NotFound, "there is no disk in %s", dir)
 	}
-	slices.SortFunc(overlays, func(a, b string) int { return layerNumber(a) - layerNumber(b) })
-	return base, overlays, nil
+	return files[0], files[1:], nil
+}
+
+// diskFiles lists what there is of a disk in dir, lowest first.
+func diskFiles(dir string) (files []string, err error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, banger.Wrap(err, "cannot look for a disk")
+	}
+	for _, e := range entries {
+		if e.Name() == baseName || layerNumber(e.Name()) > 0 {
+			files = append(files, e.Name())
+		}
+	}
+	slices.SortFunc(files, func(a, b string) int { return layerNumber(a) - layerNumber(b) })
+	return files, nil
 }
 
 // filesOf lists all files of the disk in dir, lowest first.

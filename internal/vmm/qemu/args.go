@@ -24,10 +24,7 @@ func arguments(cfg vmm.Config, clock []string) []string {
 	if cfg.Initrd != "" {
 		args = append(args, "-initrd", cfg.Initrd)
 	}
-	for i, d := range cfg.Disks {
-		args = append(args, diskArgs(d, fdDisks+i)...)
-	}
-	return args
+	return append(args, diskArgs(cfg.Disks, fdDisks, "auto")...)
 }
 
 // restoreArguments is QEMU's command line for a machine whose memory is what
@@ -43,10 +40,7 @@ func restoreArguments(cfg vmm.Config) []string {
 		}),
 		"-incoming", "defer",
 	)
-	for i, d := range cfg.Disks {
-		args = append(args, incomingDiskArgs(d, fdRestoredDisks+2*i)...)
-	}
-	return args
+	return append(args, diskArgs(cfg.Disks, fdRestoredDisks, "off")...)
 }
 
 // ramID names the machine's memory.
@@ -101,39 +95,6 @@ func wireArgs() []string {
 		"-device", "virtio-rng-device,rng=rng",
 	}
 }
-
-// diskArgs gives QEMU the disk behind descriptor fd. Flushes of the guest
-// reach the file (writeback honours them), discards punch holes in it.
-func diskArgs(d vmm.Disk, fd int) []string {
-	return append([]string{"-add-fd", fmt.Sprintf("fd=%d,set=%d", fd, fd)}, blockArgs(d, fd, "auto")...)
-}
-
-// incomingDiskArgs gives QEMU the disk behind descriptor fd, which is
-// read-only, and the next one, which has the disk's own mode: QEMU reads until
-// the machine is about to run, and then opens the file again. It cannot move
-// its locks from one descriptor to the other.
-func incomingDiskArgs(d vmm.Disk, fd int) []string {
-	return append([]string{
-		"-add-fd", fmt.Sprintf("fd=%d,set=%d", fd, fd),
-		"-add-fd", fmt.Sprintf("fd=%d,set=%d", fd+1, fd),
-	}, blockArgs(d, fd, "off")...)
-}
-
-func blockArgs(d vmm.Disk, set int, locking string) []string {
-	return []string{
-		"-blockdev", encode(object{
-			"driver": "raw", "node-name": node(d.Serial), "read-only": d.ReadOnly, "discard": "unmap",
-			"file": object{
-				"driver": "file", "filename": fmt.Sprintf("/dev/fdset/%d", set),
-				"read-only": d.ReadOnly, "discard": "unmap", "aio": "threads", "locking": locking,
-			},
-		}),
-		"-device", encode(object{"driver": "virtio-blk-device", "drive": node(d.Serial), "serial": d.Serial}),
-	}
-}
-
-// node is the block layer's name for a disk.
-func node(serial string) string { return "disk-" + serial }
 
 func encode(o object) string {
 	text, err := json.Marshal(o)

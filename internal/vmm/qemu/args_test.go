@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -21,31 +22,49 @@ func valuesOf(args []string, option string) []string {
 }
 
 func TestDisksAreGivenByDescriptorInOrder(t *testing.T) {
-	args := arguments(vmm.Config{Accel: vmm.TCG, VCPU: 2, MemoryMiB: 512, Kernel: "k", Disks: []vmm.Disk{
-		{Serial: "root", Path: "/a,b", ReadOnly: true}, {Serial: "disk", Path: "/c"},
-	}}, nil)
-	if got := valuesOf(args, "-add-fd"); !slices.Equal(got, []string{"fd=6,set=6", "fd=7,set=7", "fd=8,set=8"}) {
+	disks := []vmm.Disk{
+		{Serial: "root", Path: "/a,b", ReadOnly: true},
+		{Serial: "disk", Path: "/c", Layers: []string{"/d", "/e"}},
+		{Serial: "plain", Path: "/f"},
+	}
+	args := diskArgs(disks, 10, "auto")
+	if got := valuesOf(args, "-add-fd"); !slices.Equal(got, []string{
+		"fd=10,set=10",
+		"fd=11,set=11", "fd=12,set=12", "fd=13,set=13", "fd=14,set=13,opaque=writer",
+		"fd=15,set=15", "fd=16,set=15,opaque=writer",
+	}) {
 		t.Errorf("descriptors: %q", got)
 	}
 	if strings.Contains(strings.Join(args, " "), "/a,b") {
 		t.Errorf("a path is on the command line: %q", args)
 	}
-	for i, text := range valuesOf(args, "-blockdev") {
+	var got []string
+	for _, text := range valuesOf(args, "-blockdev") {
 		var node struct {
 			Name     string `json:"node-name"`
+			Driver   string `json:"driver"`
 			ReadOnly bool   `json:"read-only"`
+			Backing  string `json:"backing"`
 			File     struct {
-				Name     string `json:"filename"`
-				ReadOnly bool   `json:"read-only"`
+				Name string `json:"filename"`
 			}
 		}
 		if err := json.Unmarshal([]byte(text), &node); err != nil {
 			t.Fatal(err)
 		}
-		ro := i == 0
-		if node.ReadOnly != ro || node.File.ReadOnly != ro || node.File.Name != []string{"/dev/fdset/7", "/dev/fdset/8"}[i] {
-			t.Errorf("disk %d: %+v", i, node)
-		}
+		got = append(got, fmt.Sprintf("%s %s %s above=%q ro=%v", node.Name, node.Driver, node.File.Name, node.Backing, node.ReadOnly))
+	}
+	if want := []string{
+		`disk-root raw /dev/fdset/10 above="" ro=true`,
+		`disk-disk raw /dev/fdset/11 above="" ro=true`,
+		`disk-disk.1 qcow2 /dev/fdset/12 above="disk-disk" ro=true`,
+		`disk-disk.2 qcow2 /dev/fdset/13 above="disk-disk.1" ro=false`,
+		`disk-plain raw /dev/fdset/15 above="" ro=false`,
+	}; !slices.Equal(got, want) {
+		t.Errorf("nodes:\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if drives := valuesOf(args, "-device"); len(drives) != 3 || !strings.Contains(drives[1], `"drive":"disk-disk.2"`) {
+		t.Errorf("devices: %q", drives)
 	}
 }
 

@@ -32,6 +32,7 @@ func (Driver) Features() vmm.Features {
 		Pause:              true,
 		DiskGrowth:         true,
 		Snapshots:          true,
+		Layers:             true,
 		Accels:             []vmm.Accel{vmm.KVM, vmm.TCG},
 	}
 }

@@ -3,6 +3,7 @@ package qemu
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -33,6 +34,10 @@ type machine struct {
 
 	saving sync.Mutex // held by Save
 
+	disks  sync.Mutex     // held by GrowDisk and FreezeDisk
+	tops   map[string]top // of the disks, by serial
+	frozen []int          // sets of descriptors of files that were frozen and could still be written
+
 	mu       sync.Mutex
 	shutdown string    // reason of the last SHUTDOWN event
 	signal   os.Signal // the last one sent by Signal
@@ -41,7 +46,7 @@ type machine struct {
 // newMachine takes over the near ends of w and follows the process to its end.
 func newMachine(cfg vmm.Config, process *child.Child, isolation []string, w *wires, out vmm.IO) *machine {
 	m := &machine{
-		cfg: cfg, process: process, base: w.base, isolation: isolation, agent: w.agent, devices: w.devices, up: out.Up,
+		cfg: cfg, process: process, base: w.base, isolation: isolation, agent: w.agent, devices: w.devices, tops: w.tops, up: out.Up,
 		resumed: make(chan struct{}), done: make(chan struct{}),
 	}
 	m.monitor = newMonitor(w.monitor, m.note)
@@ -88,13 +93,28 @@ func (m *machine) Isolation() []string   { return m.isolation }
 func (m *machine) Done() <-chan struct{} { return m.done }
 func (m *machine) Exit() vmm.Exit        { return m.exit }
 
-func (m *machine) Pause(ctx context.Context) error  { return m.command(ctx, "stop", nil) }
-func (m *machine) Resume(ctx context.Context) error { return m.command(ctx, "cont", nil) }
+func (m *machine) Pause(ctx context.Context) error { return m.command(ctx, "stop", nil) }
+
+// Resume implements vmm.Machine.
+func (m *machine) Resume(ctx context.Context) error {
+	if err := m.command(ctx, "cont", nil); err != nil {
+		return err
+	}
+	m.disks.Lock()
+	defer m.disks.Unlock()
+	return m.closeFrozen(ctx)
+}
 
 // GrowDisk implements vmm.Machine. QEMU resizes the file too, to the size it
 // already has, and tells the guest.
 func (m *machine) GrowDisk(ctx context.Context, serial string, size int64) error {
-	present, err := m.diskSize(ctx, serial)
+	m.disks.Lock()
+	defer m.disks.Unlock()
+	disk, err := m.top(serial)
+	if err != nil {
+		return err
+	}
+	present, err := m.nodeSize(ctx, node(serial, disk.level))
 	if err != nil {
 		return err
 	}
@@ -102,11 +122,11 @@ func (m *machine) GrowDisk(ctx context.Context, serial string, size int64) error
 		return banger.Errorf(banger.BadRequest, "cannot shrink the disk %s from %s to %s",
 			serial, banger.FormatSize(present), banger.FormatSize(size))
 	}
-	return m.command(ctx, "block_resize", object{"node-name": node(serial), "size": size})
+	return m.command(ctx, "block_resize", object{"node-name": node(serial, disk.level), "size": size})
 }
 
-// diskSize is the size as QEMU has it: the file may be larger by now.
-func (m *machine) diskSize(ctx context.Context, serial string) (int64, error) {
+// nodeSize is the size as QEMU has it: a raw file may be larger by now.
+func (m *machine) nodeSize(ctx context.Context, name string) (int64, error) {
 	var nodes []struct {
 		Name  string `json:"node-name"`
 		Image struct {
@@ -117,11 +137,11 @@ func (m *machine) diskSize(ctx context.Context, serial string) (int64, error) {
 		return 0, err
 	}
 	for _, n := range nodes {
-		if n.Name == node(serial) {
+		if n.Name == name {
 			return n.Image.Size, nil
 		}
 	}
-	return 0, banger.Errorf(banger.NotFound, "the machine has no disk %q", serial)
+	return 0, fmt.Errorf("QEMU has no disk %q", name)
 }
 
 func (m *machine) command(ctx context.Context, name string, args any) error {

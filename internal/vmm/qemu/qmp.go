@@ -7,7 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // errMonitorClosed is what a command gets whose answer never came because the
@@ -117,7 +120,13 @@ func (m *monitor) handshake(ctx context.Context) error {
 // execute runs one command and decodes its answer into result, unless that is
 // nil. A command whose ctx ends may still be carried out.
 func (m *monitor) execute(ctx context.Context, name string, args, result any) error {
-	id, answer, err := m.send(name, args)
+	return m.executeWith(ctx, name, args, result, nil)
+}
+
+// executeWith is execute for a command to which a descriptor of file belongs.
+// Only one of those may be under way.
+func (m *monitor) executeWith(ctx context.Context, name string, args, result any, file *os.File) error {
+	id, answer, err := m.send(name, args, file)
 	if err != nil {
 		return err
 	}
@@ -139,7 +148,7 @@ func (m *monitor) execute(ctx context.Context, name string, args, result any) er
 	}
 }
 
-func (m *monitor) send(name string, args any) (int, chan message, error) {
+func (m *monitor) send(name string, args any, file *os.File) (int, chan message, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.lastID++
@@ -151,12 +160,25 @@ func (m *monitor) send(name string, args any) (int, chan message, error) {
 	if err != nil {
 		return 0, nil, fmt.Errorf("cannot encode %s: %w", name, err)
 	}
-	if _, err := m.conn.Write(append(line, '\n')); err != nil {
+	if err := m.write(append(line, '\n'), file); err != nil {
 		return 0, nil, errMonitorClosed
 	}
 	answer := make(chan message, 1)
 	m.pending[m.lastID] = answer
 	return m.lastID, answer, nil
+}
+
+// write sends a line, with a descriptor beside its first byte.
+func (m *monitor) write(line []byte, file *os.File) error {
+	if socket, ok := m.conn.(*net.UnixConn); ok && file != nil {
+		n, _, err := socket.WriteMsgUnix(line, unix.UnixRights(int(file.Fd())), nil)
+		if err != nil {
+			return err
+		}
+		line = line[n:]
+	}
+	_, err := m.conn.Write(line)
+	return err
 }
 
 func (msg message) into(result any) error {

@@ -9,12 +9,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"banger"
 	"banger/internal/vmm"
 )
 
-// The descriptors QEMU inherits, in this order. The disks of a machine that
-// boots follow, one for each.
+// The descriptors QEMU inherits, in this order. The files of the disks of a
+// machine that boots follow.
 const (
 	fdMonitor = 3 + iota
 	fdConsole
@@ -23,7 +22,7 @@ const (
 	fdDisks
 )
 
-// A machine that is restored gets these instead, and two for each disk.
+// A machine that is restored gets these before its disks.
 const (
 	fdMemory = fdDisks + iota
 	fdState
@@ -38,6 +37,7 @@ type wires struct {
 	console net.Conn
 	agent   net.Conn
 	devices deviceFile
+	tops    map[string]top // of the disks
 
 	// For a machine that is restored.
 	base  *os.File // the saved memory
@@ -48,10 +48,8 @@ type wires struct {
 func openWires(cfg vmm.Config) (*wires, error) {
 	w := &wires{}
 	err := w.openCommon()
-	for _, d := range cfg.Disks {
-		if err == nil {
-			err = w.openDisk(cfg.At(d.Path), d, d.ReadOnly)
-		}
+	if err == nil {
+		err = w.openDisks(cfg, fdDisks)
 	}
 	return w.orNothing(err)
 }
@@ -64,12 +62,8 @@ func openRestoreWires(cfg vmm.Config, memory *os.File) (*wires, error) {
 	if err == nil {
 		err = w.openState(memory)
 	}
-	for _, d := range cfg.Disks {
-		for _, readOnly := range []bool{true, d.ReadOnly} {
-			if err == nil {
-				err = w.openDisk(cfg.At(d.Path), d, readOnly)
-			}
-		}
+	if err == nil {
+		err = w.openDisks(cfg, fdRestoredDisks)
 	}
 	return w.orNothing(err)
 }
@@ -183,21 +177,6 @@ func (w *wires) openPair() (net.Conn, error) {
 	near := os.NewFile(uintptr(fds[0]), "near")
 	defer near.Close() // FileConn has its own
 	return net.FileConn(near)
-}
-
-// openDisk opens the file with no more rights than the guest is to have: QEMU
-// cannot write what it holds read-only.
-func (w *wires) openDisk(path string, d vmm.Disk, readOnly bool) error {
-	flags := os.O_RDWR
-	if readOnly {
-		flags = os.O_RDONLY
-	}
-	f, err := os.OpenFile(path, flags, 0)
-	if err != nil {
-		return banger.Errorf(banger.Unavailable, "cannot open the disk %s: %w", d.Serial, err)
-	}
-	w.far = append(w.far, f)
-	return nil
 }
 
 // closeFar closes our copies of what QEMU holds.

@@ -155,10 +155,11 @@ func (g *guest) testKill(t *testing.T) {
 func (g *guest) testEnded(t *testing.T) {
 	ctx := t.Context()
 	for what, err := range map[string]error{
-		"Pause":    g.Pause(ctx),
-		"Resume":   g.Resume(ctx),
-		"GrowDisk": g.GrowDisk(ctx, diskSerial, 4*diskSize),
-		"Signal":   g.Signal(syscall.SIGKILL),
+		"Pause":      g.Pause(ctx),
+		"Resume":     g.Resume(ctx),
+		"GrowDisk":   g.GrowDisk(ctx, diskSerial, 4*diskSize),
+		"FreezeDisk": g.FreezeDisk(ctx, diskSerial, "disk.img"),
+		"Signal":     g.Signal(syscall.SIGKILL),
 	} {
 		if banger.CodeOf(err) != banger.NotRunning {
 			t.Errorf("%s: err = %v, want not_running", what, err)

@@ -55,6 +55,12 @@ func Run(t *testing.T, h Harness) {
 	} else {
 		t.Run("a machine that cannot be saved says so", h.testNoSnapshots)
 	}
+	if h.Driver.Features().Layers {
+		t.Run("a disk in layers", h.testLayers)
+		t.Run("a disk frozen in a save", h.testFrozenInSave)
+	} else {
+		t.Run("a machine without layers says so", h.testNoLayers)
+	}
 }
 
 // testRunning tries on one machine what leaves it running, since a boot takes

@@ -1,17 +1,24 @@
 package main
 
 import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// disk carries out "size SERIAL", "read SERIAL OFFSET LENGTH" or "write SERIAL
-// OFFSET TEXT".
+// disk carries out "size SERIAL", "sum SERIAL", "read SERIAL OFFSET LENGTH",
+// "write SERIAL OFFSET TEXT", "fill SERIAL OFFSET LENGTH" or "discard SERIAL
+// OFFSET LENGTH".
 func disk(request string) (string, error) {
 	f := strings.Fields(request)
 	if len(f) < 2 {
@@ -32,7 +39,13 @@ func disk(request string) (string, error) {
 	case f[0] == "read" && len(f) == 4:
 		return readDisk("/dev/"+name, f[2], f[3])
 	case f[0] == "write" && len(f) == 4:
-		return "ok", writeDisk("/dev/"+name, f[2], f[3])
+		return "ok", writeDisk("/dev/"+name, f[2], []byte(f[3]))
+	case f[0] == "sum":
+		return sumDisk("/dev/" + name)
+	case f[0] == "fill" && len(f) == 4:
+		return "ok", fillDisk("/dev/"+name, f[2], f[3])
+	case f[0] == "discard" && len(f) == 4:
+		return "ok", discardDisk("/dev/"+name, f[2], f[3])
 	}
 	return "", fmt.Errorf("bad request %q", request)
 }
@@ -68,7 +81,7 @@ func readDisk(dev, offset, length string) (string, error) {
 }
 
 // writeDisk returns once the disk has the bytes.
-func writeDisk(dev, offset, text string) error {
+func writeDisk(dev, offset string, text []byte) error {
 	at, err := strconv.ParseInt(offset, 10, 64)
 	if err != nil {
 		return err
@@ -78,10 +91,52 @@ func writeDisk(dev, offset, text string) error {
 		return err
 	}
 	defer f.Close()
-	if _, err := f.WriteAt([]byte(text), at); err != nil {
+	if _, err := f.WriteAt(text, at); err != nil {
 		return err
 	}
 	return f.Sync()
+}
+
+// fillDisk writes what no two calls have in common.
+func fillDisk(dev, offset, length string) error {
+	n, err := strconv.Atoi(length)
+	if err != nil {
+		return err
+	}
+	text := make([]byte, n)
+	rand.Read(text) // never fails
+	return writeDisk(dev, offset, text)
+}
+
+// discardDisk returns once the disk has forgotten the bytes.
+func discardDisk(dev, offset, length string) error {
+	at, err1 := strconv.ParseUint(offset, 10, 64)
+	n, err2 := strconv.ParseUint(length, 10, 64)
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(dev, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	span := [2]uint64{at, n}
+	if _, _, e := unix.Syscall(unix.SYS_IOCTL, f.Fd(), unix.BLKDISCARD, uintptr(unsafe.Pointer(&span))); e != 0 {
+		return e
+	}
+	return f.Sync()
+}
+
+// sumDisk reads all of it.
+func sumDisk(dev string) (string, error) {
+	f, err := os.Open(dev)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	sum := sha256.New()
+	_, err = io.Copy(sum, f)
+	return hex.EncodeToString(sum.Sum(nil)), err
 }
 
 // machine ends a real machine.

@@ -55,14 +55,6 @@ type Disk struct {
 	Layers []string `json:"layers,omitempty"`
 }
 
-// Top is the file that takes the writes, if any does.
-func (d Disk) Top() string {
-	if n := len(d.Layers); n > 0 {
-		return d.Layers[n-1]
-	}
-	return d.Path
-}
-
 // IO is where a machine's output goes; nil discards it. Both writers must
 // return promptly: a guest waits for its console. Neither is called after
 // Done is closed.

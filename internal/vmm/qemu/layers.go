@@ -33,6 +33,18 @@ func (m *machine) top(serial string) (top, error) {
 	return disk, nil
 }
 
+// written are the files that take writes.
+func (m *machine) written() (paths []string) {
+	m.disks.Lock()
+	defer m.disks.Unlock()
+	for _, disk := range m.tops {
+		if !disk.readOnly {
+			paths = append(paths, m.cfg.At(disk.path))
+		}
+	}
+	return paths
+}
+
 // FreezeDisk implements vmm.Machine.
 func (m *machine) FreezeDisk(ctx context.Context, serial, overlay string) error {
 	return banger.Wrap(m.freezeDisk(ctx, serial, overlay), "cannot freeze the disk %s", serial)

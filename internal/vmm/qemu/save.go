@@ -127,10 +127,8 @@ func (m *machine) prepareSave(ctx context.Context, memory *os.File) error {
 		}
 		return vmm.CopySparse(memory, m.base)
 	})
-	for _, d := range m.cfg.Disks {
-		if !d.ReadOnly {
-			work.Go(func() error { return writeOut(m.cfg.At(d.Path)) })
-		}
+	for _, path := range m.written() {
+		work.Go(func() error { return writeOut(path) })
 	}
 	return work.Wait()
 }

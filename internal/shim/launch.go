@@ -52,6 +52,10 @@ type Restore struct {
 	Token    []byte   `json:"token"`    // of the host that spoke to its guest last
 	Memory   *os.File `json:"-"`        // sealed; the shim inherits it
 
+	// DiskBytes is the size of its disk when it was saved: where it is the
+	// VM's, nobody needs to tell the guest of another. 0 is unknown.
+	DiskBytes int64 `json:"disk_bytes,omitempty"`
+
 	// Suspended is set for a VM that was suspended. The shim finds everything in the
 	// VM's directory, and nothing else here is looked at. The saved machine
 	// is gone from there before a vCPU runs.

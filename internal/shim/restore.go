@@ -96,7 +96,7 @@ func (s *supervisor) restoreVMM(ctx context.Context, what string, from Restore, 
 		return err
 	}
 	t.mark("load")
-	if size := s.launch.Setup.DiskBytes; size > 0 {
+	if size := s.launch.Setup.DiskBytes; size > 0 && size != from.DiskBytes {
 		if err := machine.GrowDisk(ctx, diskSerial, size); err != nil {
 			_ = machine.Signal(killSignal)
 			<-machine.Done()

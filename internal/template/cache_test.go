@@ -50,7 +50,7 @@ func TestEachPartOfTheKeyMakesAnotherTemplate(t *testing.T) {
 		func(k *Key) { k.Cmdline = "x" }, func(k *Key) { k.Init = "systemd" }, func(k *Key) { k.VCPU = 2 },
 		func(k *Key) { k.MemoryMiB = 1024 }, func(k *Key) { k.Driver = "x" }, func(k *Key) { k.Accel = vmm.KVM },
 		func(k *Key) { k.VMM.Path = "x" }, func(k *Key) { k.VMM.Size = 1 }, func(k *Key) { k.VMM.ModTime = time.Unix(1, 0) },
-		func(k *Key) { k.CPU = "x" },
+		func(k *Key) { k.CPU = "x" }, func(k *Key) { k.DiskBytes = 1 },
 	} {
 		k := base
 		change(&k)
@@ -166,5 +166,15 @@ func TestWhatAKilledMakerLeftIsNoTemplateAndIsSwept(t *testing.T) {
 	must(t, err)
 	if !slices.Equal(left, []string{mine}) {
 		t.Errorf("left: %q", left)
+	}
+}
+
+func TestTheUsualDiskAndLargerOnesShareATemplateAndSmallerOnesAnother(t *testing.T) {
+	for size, want := range map[int64]int64{
+		1 << 30: 1 << 30, 7 << 30: 1 << 30, banger.DefaultDisk: banger.DefaultDisk, 100 << 30: banger.DefaultDisk,
+	} {
+		if got := DiskFor(size); got != want {
+			t.Errorf("for %d bytes: %d, want %d", size, got, want)
+		}
 	}
 }

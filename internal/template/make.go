@@ -140,7 +140,7 @@ var warmUp = [][]string{
 // save boots a machine that is nobody's, warms it up and saves it. It never
 // runs again, so that its disk needs no copy.
 func (w *workshop) save(ctx context.Context, t *Template) error {
-	if err := ext4.MakeEmpty(ctx, t.Disk(), DiskBytes); err != nil {
+	if err := ext4.MakeEmpty(ctx, t.Disk(), w.spec.Key.DiskBytes); err != nil {
 		return err
 	}
 	machine, err := w.driver.Boot(ctx, w.config(diskName), vmm.IO{})
@@ -203,7 +203,7 @@ func (w *workshop) warm(ctx context.Context, link *guestlink.Link) error {
 // is written over when one does.
 func (w *workshop) neutral() guestwire.Setup {
 	s := w.spec.Setup
-	s.Anybody, s.DiskBytes = true, 0
+	s.Anybody, s.DiskBytes = true, w.spec.Key.DiskBytes
 	s.Hostname, s.MachineID, s.GuestIP = "localhost", fmt.Sprintf("%032d", 0), ""
 	s.TimeNanos = time.Now().UnixNano()
 	return s

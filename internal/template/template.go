@@ -13,18 +13,31 @@ import (
 	"path/filepath"
 	"time"
 
+	"banger"
 	"banger/internal/vmm"
 )
 
 // format is raised when machines saved by an older banger cannot be taken up:
 // when a driver gives its VMM another command line, for example.
-const format = 1
+const format = 2
 
-// DiskBytes is the size of a template's disk. Forks enlarge theirs.
-const DiskBytes = 1 << 30
+// smallDisk is the size of the disk of templates for disks below the default.
+const smallDisk = 1 << 30
+
+// DiskFor is the size of the disk of the template for a VM whose disk has size
+// bytes: there are two. To enlarge a disk costs a fork up to a third of its
+// whole start, and an empty one takes next to nothing on the host whatever its
+// size; so the usual size needs no enlarging.
+func DiskFor(size int64) int64 {
+	if size >= banger.DefaultDisk {
+		return banger.DefaultDisk
+	}
+	return smallDisk
+}
 
 // Key is everything that makes the machine of one start the machine of
-// another. The size of the disk is not in it.
+// another. Of the size of the VM's disk, which grows, there is only the
+// template's in it.
 type Key struct {
 	Format    int       `json:"format"`
 	Image     string    `json:"image"`     // digest of the root file system
@@ -34,6 +47,7 @@ type Key struct {
 	Init      string    `json:"init"`      //
 	VCPU      int       `json:"vcpu"`
 	MemoryMiB int64     `json:"memory_mib"`
+	DiskBytes int64     `json:"disk_bytes"` // as DiskFor gives it
 	Driver    string    `json:"driver"`
 	Accel     vmm.Accel `json:"accel"`
 	VMM       File      `json:"vmm"`

@@ -49,7 +49,7 @@ func syncFile(path string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// makeDisk copies a disk: the template's, which the guest enlarges, or an empty
+// makeDisk copies a disk: the template's, which the guest may enlarge, or an empty
 // one of the right size from the cache, since mkfs takes longer than all the
 // rest of a creation.
 func (m *Manager) makeDisk(ctx context.Context, path string, size int64, fork *template.Fork) error {

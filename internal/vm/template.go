@@ -48,7 +48,7 @@ func (m *Manager) fromTemplate(ctx context.Context, b *begin) {
 	}
 	b.fork = fork
 	b.launch.Restore = &shim.Restore{
-		Template: fork.ID, State: fork.State(), Token: fork.Token, Memory: fork.Memory,
+		Template: fork.ID, State: fork.State(), Token: fork.Token, Memory: fork.Memory, DiskBytes: fork.Key.DiskBytes,
 	}
 }
 
@@ -96,7 +96,7 @@ func templateOf(image Image, kernel banger.Kernel, initrd string, init string, c
 			Image: image.Digest, Kernel: kernel.Digest, Initramfs: initrd, Cmdline: machine.Cmdline, Init: init,
 			VCPU: machine.VCPU, MemoryMiB: machine.MemoryMiB, Driver: chosen.Driver, Accel: machine.Accel,
 			VMM: template.File{Path: chosen.Binary, Size: info.Size(), ModTime: info.ModTime().UTC()},
-			CPU: hostCPU(),
+			CPU: hostCPU(), DiskBytes: template.DiskFor(launch.Setup.DiskBytes),
 		},
 		Machine: machine,
 		Setup:   guestwire.Setup{Image: launch.Setup.Image, Env: launch.Setup.Env, WorkDir: launch.Setup.WorkDir},

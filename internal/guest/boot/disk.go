@@ -47,8 +47,12 @@ func (s *System) openDevice() error {
 }
 
 // GrowDisk lets the disk's file system fill its device. Nothing happens where
-// it does already. A device that is smaller than least bytes is waited for.
+// it does already, or is known to have least bytes. A device that is smaller is
+// waited for.
 func (s *System) GrowDisk(least int64) error {
+	if s.device != nil && least > 0 && s.device.holds(uint64(least)) {
+		return nil
+	}
 	if s.device == nil {
 		if err := s.openDevice(); err != nil {
 			return err
@@ -69,6 +73,9 @@ func (s *System) GrowDisk(least int64) error {
 	time.AfterFunc(leaveTables, s.leaveTables)
 	return nil
 }
+
+// holds says whether the file system has as many whole blocks.
+func (d *device) holds(bytes uint64) bool { return d.size >= bytes/d.block*d.block }
 
 // leaveTables is how long after a growth the kernel is told to leave the new
 // inode tables alone, so that a first command comes before it.

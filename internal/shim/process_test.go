@@ -42,6 +42,9 @@ func drivers(name string) (vmm.Driver, error) {
 	if name == "fake" {
 		return vmmtest.Fake{}, nil
 	}
+	if where, ok := strings.CutPrefix(name, "stuck in "); ok {
+		return stuck{where: where}, nil
+	}
 	return nil, banger.Errorf(banger.NotFound, "there is no driver %q", name).Hint("use fake")
 }
 

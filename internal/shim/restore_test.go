@@ -27,9 +27,11 @@ func restoreLaunch(t *testing.T) Launch {
 }
 
 // spokenTo is a guest that has spoken to a host before.
-func spokenTo(m *scriptedMachine) error {
+func spokenTo(m *scriptedMachine) error { return spokenToWith(m, oldToken[:]) }
+
+func spokenToWith(m *scriptedMachine, token []byte) error {
 	m.comeUp()
-	hello := append([]byte{1, 0, 0, 24, 'b', 'n', 'g', 'r', 0, guestwire.Major, 0, guestwire.Minor}, oldToken[:]...)
+	hello := append([]byte{1, 0, 0, 24, 'b', 'n', 'g', 'r', 0, guestwire.Major, 0, guestwire.Minor}, token...)
 	if _, err := m.host.Write(hello); err != nil {
 		return err
 	}

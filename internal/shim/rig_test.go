@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -27,7 +28,8 @@ type scripted struct {
 
 	agent    func(*guestwire.Stream) // nil: a guest that never comes up
 	refuse   error
-	restore  func(*scriptedMachine) error // nil: it cannot
+	restore  func(*scriptedMachine) error                             // nil: it cannot
+	save     func(context.Context, *scriptedMachine, vmm.Saved) error // instead of writing the files
 	boots    chan *scriptedMachine
 	stubborn bool // SIGTERM and the guest's own shutdown do nothing
 }
@@ -43,6 +45,8 @@ type scriptedMachine struct {
 	done    chan struct{}
 	exit    vmm.Exit
 	pauses  chan string
+	setups  atomic.Int32
+	source  vmm.Source // it was restored from
 }
 
 func (d *scripted) Name() string           { return "scripted" }
@@ -60,11 +64,12 @@ func (d *scripted) Boot(_ context.Context, _ vmm.Config, out vmm.IO) (vmm.Machin
 	return m, nil
 }
 
-func (d *scripted) Restore(_ context.Context, _ vmm.Config, _ vmm.Source, out vmm.IO) (vmm.Machine, error) {
+func (d *scripted) Restore(_ context.Context, _ vmm.Config, from vmm.Source, out vmm.IO) (vmm.Machine, error) {
 	if d.restore == nil {
 		return nil, banger.Errorf(banger.BadRequest, "cannot restore a scripted machine")
 	}
 	m := d.machine(out)
+	m.source = from
 	if err := d.restore(m); err != nil {
 		return nil, err
 	}
@@ -95,6 +100,7 @@ func (m *scriptedMachine) comeUp() {
 func (m *scriptedMachine) call(s *guestwire.Stream, c guestwire.Call) {
 	switch c.Method {
 	case guestwire.MethodSetup:
+		m.setups.Add(1)
 		s.Finish([]byte(`{"kernel":"6.1-test"}`))
 	case guestwire.MethodShutdown:
 		s.Finish([]byte("null"))
@@ -131,8 +137,30 @@ func (m *scriptedMachine) FreezeDisk(_ context.Context, serial, _ string) error 
 	return banger.Errorf(banger.NotFound, "no disk %s", serial)
 }
 
-func (m *scriptedMachine) Save(context.Context, vmm.Saved, func() error) error {
-	return banger.Errorf(banger.BadRequest, "cannot save a scripted machine")
+// Save writes files that are right in form.
+func (m *scriptedMachine) Save(ctx context.Context, to vmm.Saved, frozen func() error) error {
+	if to.Pausing != nil {
+		to.Pausing()
+	}
+	m.pauses <- "save"
+	if m.driver.save != nil {
+		if err := m.driver.save(ctx, m, to); err != nil {
+			return err
+		}
+	}
+	state, err := vmm.StateOf("scripted", "1", vmm.Config{}).Encode()
+	if err == nil && to.Into != nil {
+		_, err = to.Into.Write([]byte("memory"))
+	} else if err == nil {
+		err = os.WriteFile(to.Memory, []byte("memory"), 0o600)
+	}
+	if err == nil {
+		err = os.WriteFile(to.State, state, 0o600)
+	}
+	if err == nil && frozen != nil {
+		err = frozen()
+	}
+	return err
 }
 
 func (m *scriptedMachine) Signal(sig os.Signal) error {
@@ -166,8 +194,17 @@ func testLaunch() Launch { return Launch{ID: banger.NewID(), Name: "devbox", Dri
 
 func newRig(t *testing.T, d *scripted, l Launch) *rig {
 	t.Helper()
+	return rigIn(t, vmDir(t, l), d, l)
+}
+
+// rigIn is a shim for a VM that may have run before.
+func rigIn(t *testing.T, dir paths.VM, d *scripted, l Launch) *rig {
+	t.Helper()
+	if err := l.write(dir); err != nil {
+		t.Fatal(err)
+	}
 	d.boots = make(chan *scriptedMachine, 8)
-	r := &rig{dir: vmDir(t, l), driver: d, ended: make(chan struct{})}
+	r := &rig{dir: dir, driver: d, ended: make(chan struct{})}
 	opts := Options{Build: "test", Driver: func(string) (vmm.Driver, error) { return d, nil }}
 	if l.Restore != nil {
 		opts.memory = l.Restore.Memory

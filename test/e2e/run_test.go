@@ -151,10 +151,16 @@ func TestEightExecsAtOnce(t *testing.T) {
 			t.Errorf("%q, %q", r.Stdout, r.Stderr)
 		}
 	})
-	try("pty", func(t *testing.T) {
-		cmd := shared.Command("exec", "-t", "busy", "--", "sh", "-c", "test -t 0 && test -t 1 && stty size >/dev/null && echo tty")
-		if r := world.Finish(cmd); strings.TrimSpace(r.Stdout) != "tty" {
-			t.Errorf("%q, %d, %s", r.Stdout, r.Status, r.Stderr)
+	try("pty resized", func(t *testing.T) {
+		tt := openTerminal(t, 24, 80)
+		cmd := shared.Command("exec", "busy", "--", "bash", "-c", `trap 'stty size; exit 7' WINCH; stty size; sleep 600 & wait`)
+		tt.start(t, cmd)
+		tt.await(t, "24 80\r\n")
+		tt.resize(t, 50, 132)
+		tt.await(t, "50 132\r\n")
+		_ = cmd.Wait()
+		if got := cmd.ProcessState.ExitCode(); got != 7 {
+			t.Errorf("status %d, want 7", got)
 		}
 	})
 	try("big arguments", func(t *testing.T) {
@@ -218,22 +224,5 @@ func TestSecondTerminalSeesTheVM(t *testing.T) {
 	}
 	if !shared.gone(t, "seen") {
 		t.Error("a VM run with --rm is still there")
-	}
-}
-
-func TestCopiesGoBothWays(t *testing.T) {
-	shared.start(t, "copies")
-	dir := t.TempDir()
-	if err := os.WriteFile(dir+"/a file", []byte("content"), 0o640); err != nil {
-		t.Fatal(err)
-	}
-	shared.must(t, "cp", dir, "copies:/root/in")
-	shared.must(t, "cp", "copies:/root/in", dir+"/out")
-	got, err := os.ReadFile(dir + "/out/a file")
-	if err != nil || string(got) != "content" {
-		t.Errorf("%q, %v", got, err)
-	}
-	if info, _ := os.Stat(dir + "/out/a file"); info == nil || info.Mode().Perm() != 0o640 {
-		t.Errorf("mode %v", info)
 	}
 }

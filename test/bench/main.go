@@ -43,6 +43,7 @@ var lines = []line{
 	{"cold", (*benchmark).coldRun},
 	{"warm", (*benchmark).warmRun},
 	{"exec", (*benchmark).exec},
+	{"standing", (*benchmark).standing},
 	{"stop", (*benchmark).stop},
 	{"idle", (*benchmark).idle},
 	{"memory", (*benchmark).memory},
@@ -183,34 +184,6 @@ func (b *benchmark) coldRun() error {
 		return err
 	}
 	timeRow("cold vm run --rm --cold -- true", 4*time.Second, figures, floors)
-	return nil
-}
-
-// exec measures a whole `vm exec`, beside an exec over a bare link to a guest
-// of the same kind, and beside one over the VM's own shim: what is above that
-// is CLI and daemon.
-func (b *benchmark) exec() error {
-	if err := b.floor.Boot(); err != nil {
-		return err
-	}
-	floors, err := timed(quickFor, b.floor.Exec)
-	if err != nil {
-		return err
-	}
-	if err := b.floor.End(); err != nil {
-		return err
-	}
-	shims, err := timed(quickFor, execThroughShim(b.vm.Dir))
-	if err != nil {
-		return err
-	}
-	figures, err := timed(quickFor, b.command("exec", "bench", "--", "true"))
-	if err != nil {
-		return err
-	}
-	timeRow("vm exec -- true", 80*time.Millisecond, figures, floors)
-	above := median(figures) - median(shims)
-	row("  of which CLI and daemon", "20.0 ms", ms(above), "-", "-")
 	return nil
 }
 

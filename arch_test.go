@@ -59,7 +59,7 @@ var owners = map[string][]string{
 	"os/exec": {
 		"banger/client", "banger/internal/shim", "banger/internal/vmm/child", "banger/internal/vmm/qemu", // daemon, shim, VMM
 		"banger/internal/apt", "banger/internal/image", "banger/internal/kernel", "banger/internal/ext4", "banger/internal/artifact", // the host's package tools
-		"banger/internal/doctor", "banger/test/world",
+		"banger/internal/doctor", "banger/internal/bench", "banger/test/world",
 	},
 }
 

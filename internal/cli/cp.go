@@ -19,10 +19,10 @@ func newCp(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cp <source> <destination>",
 		Short: "Copy files between the host and a VM",
-		Long: `Copy a file or a directory from or to a VM: one side is VM:PATH. A suspended one is woken. Paths in the VM begin
-at its root. A directory is copied into a destination that is there, and becomes one that is not;
-with /. at its end its contents are copied. "-" is a tar stream on stdin or stdout. A local path
-with a colon is written with ./ before it.`,
+		Long: `Copy a file or a directory from or to a VM: one side is VM:PATH. A VM that is suspended is woken.
+Paths in the VM begin at its root. A directory is copied into a destination that is there, and becomes
+one that is not; with /. at its end its contents are copied. "-" is a tar stream on stdin or stdout. A
+local path with a colon is written with ./ before it.`,
 		Example: `  banger cp ./app devbox:/srv/
   banger cp devbox:/var/log/syslog .
   banger cp devbox:/etc - | tar t`,

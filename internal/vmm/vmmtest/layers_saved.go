@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"banger/internal/layers"
@@ -19,23 +20,30 @@ func (h Harness) testFrozenInSave(t *testing.T) {
 	t.Run("comes back three times, and they part", func(t *testing.T) { h.testFamily(t, g, r) })
 	t.Run("comes back larger", func(t *testing.T) { h.testGrownRest(t, r) })
 	t.Run("comes back five generations on", func(t *testing.T) { h.testFrozenGenerations(t, r) })
+	t.Run("comes back on its own layers and on copies", func(t *testing.T) { h.testOwnLayers(t, r) })
 }
 
 // saveFrozen saves a machine whose disk goes on in a new layer.
 func (g *guest) saveFrozen(t *testing.T) rest {
 	t.Helper()
 	g.do(t, "disk write %s 8192 parent", diskSerial)
-	r := rest{dir: t.TempDir(), cfg: g.cfg}
-	err := g.Save(t.Context(), savedIn(r.dir), func() error {
+	return g.saveWith(t, func(to string) error {
 		name, err := layers.New(g.cfg.Dir)
 		if err == nil {
 			err = g.FreezeDisk(t.Context(), diskSerial, name)
 		}
 		if err == nil {
-			err = linkAllBut(name, g.cfg.Dir, r.dir)
+			err = linkAllBut(name, g.cfg.Dir, to)
 		}
 		return err
 	})
+}
+
+// saveWith saves a machine and its disk, which take puts into a directory.
+func (g *guest) saveWith(t *testing.T, take func(to string) error) rest {
+	t.Helper()
+	r := rest{dir: t.TempDir(), cfg: g.cfg}
+	err := g.Save(t.Context(), savedIn(r.dir), func() error { return take(r.dir) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,6 +79,12 @@ func (h Harness) restoreLayered(t *testing.T, r rest, grow int64) *guest {
 	if err := layers.Grow(dir, grow); err != nil {
 		t.Fatal(err)
 	}
+	return h.restoreOn(t, r, dir)
+}
+
+// restoreOn restores a machine on the disk in dir.
+func (h Harness) restoreOn(t *testing.T, r rest, dir string) *guest {
+	t.Helper()
 	cfg := h.stacked(t, r.cfg, dir)
 	cfg.Kernel, cfg.Initrd, cfg.Cmdline = "", "", ""
 	return h.start(t, cfg, func(ctx context.Context, out vmm.IO) (vmm.Machine, error) {
@@ -127,4 +141,29 @@ func (h Harness) testFrozenGenerations(t *testing.T, r rest) {
 	want := g.sum(t)
 	g.kill()
 	wantFlat(t, g.cfg.Dir, want)
+}
+
+// testOwnLayers saves a machine in the middle of writing and kills it. Its disk
+// must be all there, and so must be the copy that was taken meanwhile.
+func (h Harness) testOwnLayers(t *testing.T, r rest) {
+	g := h.restoreLayered(t, r, 0)
+	g.do(t, "disk discard %s 0 %d", diskSerial, layeredSize)
+	g.do(t, "churn 1 %s", diskSerial)
+	for range 3 {
+		saved := g.saveWith(t, func(to string) error {
+			return layers.Take(t.Context(), g.cfg.Dir, to, true, func(name string) error {
+				return g.FreezeDisk(t.Context(), diskSerial, name)
+			})
+		})
+		g.kill()
+		for _, dir := range []string{saved.dir, g.cfg.Dir} {
+			g = h.restoreOn(t, saved, dir)
+			if got := g.ask(t, "check"); !strings.HasPrefix(got, "ok") {
+				t.Fatal(got)
+			}
+			if dir == saved.dir {
+				g.kill()
+			}
+		}
+	}
 }

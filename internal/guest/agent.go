@@ -68,6 +68,10 @@ func (a *agent) handle(s *guestwire.Stream) {
 		a.exec(s)
 	case guestwire.KindCall:
 		a.call(s)
+	case guestwire.KindSetup:
+		a.setupStream(s)
+	case guestwire.KindClock:
+		a.clockStream(s)
 	case guestwire.KindPut:
 		a.put(s)
 	case guestwire.KindGet:

@@ -50,6 +50,10 @@ func finish(s *guestwire.Stream, result any, err error) {
 	if err == nil {
 		body, err = json.Marshal(result)
 	}
+	answer(s, body, err)
+}
+
+func answer(s *guestwire.Stream, body []byte, err error) {
 	var f *failure
 	switch {
 	case err == nil:
@@ -91,6 +95,26 @@ func with[P, R any](params json.RawMessage, method func(P) (R, error)) (any, err
 		}
 	}
 	return method(p)
+}
+
+func (a *agent) setupStream(s *guestwire.Stream) {
+	p, err := guestwire.ParseSetup(s.Body)
+	if err != nil {
+		s.Fail("bad_request", err.Error())
+		return
+	}
+	r, err := a.setup(p)
+	answer(s, r.Append(nil), err)
+}
+
+func (a *agent) clockStream(s *guestwire.Stream) {
+	p, err := guestwire.ParseClock(s.Body)
+	if err != nil {
+		s.Fail("bad_request", err.Error())
+		return
+	}
+	now, err := a.clock(p)
+	answer(s, now.Append(nil), err)
 }
 
 func (a *agent) setup(s guestwire.Setup) (guestwire.SetupResult, error) {

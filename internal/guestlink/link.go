@@ -40,16 +40,33 @@ func (l *Link) Conn() *guestwire.Conn { return l.conn }
 // Close ends the link and everything on it.
 func (l *Link) Close() error { return l.conn.Close() }
 
+// binary is the minor of the wire since which setup and clock are no JSON.
+const binary = 1
+
 // Setup makes the guest this VM's own.
 func (l *Link) Setup(ctx context.Context, s guestwire.Setup) (r guestwire.SetupResult, err error) {
-	return r, l.call(ctx, guestwire.MethodSetup, s, &r)
+	if l.conn.Minor() < binary {
+		return r, l.call(ctx, guestwire.MethodSetup, s, &r)
+	}
+	body, err := l.conn.Call(ctx, guestwire.KindSetup, s.Append(nil))
+	if err == nil {
+		r, err = guestwire.ParseSetupResult(body)
+	}
+	return r, Error(err)
 }
 
 // SetClock sets the guest's clock and says what it was as the guest answered.
 func (l *Link) SetClock(ctx context.Context, now time.Time) (time.Time, error) {
-	var c guestwire.Clock
-	err := l.call(ctx, guestwire.MethodClock, guestwire.Clock{TimeNanos: now.UnixNano()}, &c)
-	return time.Unix(0, c.TimeNanos), err
+	c := guestwire.Clock{TimeNanos: now.UnixNano()}
+	if l.conn.Minor() < binary {
+		err := l.call(ctx, guestwire.MethodClock, c, &c)
+		return time.Unix(0, c.TimeNanos), err
+	}
+	body, err := l.conn.Call(ctx, guestwire.KindClock, c.Append(nil))
+	if err == nil {
+		c, err = guestwire.ParseClock(body)
+	}
+	return time.Unix(0, c.TimeNanos), Error(err)
 }
 
 // Health asks whether the guest works.

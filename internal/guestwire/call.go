@@ -1,5 +1,10 @@
 package guestwire
 
+import (
+	"encoding/binary"
+	"fmt"
+)
+
 // Setup makes a guest this VM's own. It is sent after every boot and after
 // every restore, before anything else is asked of the guest.
 type Setup struct {
@@ -22,6 +27,30 @@ type Setup struct {
 	Anybody bool `json:"anybody,omitempty"`
 }
 
+// Append encodes the request.
+func (s Setup) Append(b []byte) []byte {
+	for _, text := range []string{s.Hostname, s.MachineID, s.GuestIP, s.Image, s.WorkDir, string(s.Entropy)} {
+		b = appendString(b, text)
+	}
+	b = appendList(b, s.Env)
+	b = appendInt64(appendInt64(b, s.TimeNanos), s.DiskBytes)
+	return append(b, boolByte(s.Anybody))
+}
+
+// ParseSetup decodes the request. Bytes after it are a newer minor's.
+func ParseSetup(b []byte) (Setup, error) {
+	d := decoder{b: b}
+	s := Setup{Hostname: d.string(), MachineID: d.string(), GuestIP: d.string(), Image: d.string(), WorkDir: d.string()}
+	s.Entropy = []byte(d.string())
+	s.Env = d.list()
+	s.TimeNanos, s.DiskBytes = d.int64(), d.int64()
+	s.Anybody = d.bool()
+	if d.bad {
+		return Setup{}, fmt.Errorf("%w: bad setup request", ErrProtocol)
+	}
+	return s, nil
+}
+
 // SetupResult is what the guest reports once it is set up.
 type SetupResult struct {
 	Kernel  string `json:"kernel"`  // uname -r
@@ -32,10 +61,41 @@ type SetupResult struct {
 	Failed    []string `json:"failed,omitempty"` // what could not be done, one line each
 }
 
+// Append encodes the result.
+func (r SetupResult) Append(b []byte) []byte {
+	b = appendString(appendString(appendString(b, r.Kernel), r.BootID), r.Version)
+	return appendList(appendInt64(b, r.TimeNanos), r.Failed)
+}
+
+// ParseSetupResult decodes the result. Bytes after it are a newer minor's.
+func ParseSetupResult(b []byte) (SetupResult, error) {
+	d := decoder{b: b}
+	r := SetupResult{Kernel: d.string(), BootID: d.string(), Version: d.string(), TimeNanos: d.int64(), Failed: d.list()}
+	if d.bad {
+		return SetupResult{}, fmt.Errorf("%w: bad setup result", ErrProtocol)
+	}
+	return r, nil
+}
+
 // Clock is a time: the host's to be set, or the guest's as it answers.
 type Clock struct {
 	TimeNanos int64 `json:"time_nanos"` // Unix nanoseconds
 }
+
+// Append encodes the time.
+func (c Clock) Append(b []byte) []byte { return appendInt64(b, c.TimeNanos) }
+
+// ParseClock decodes the time.
+func ParseClock(b []byte) (Clock, error) {
+	d := decoder{b: b}
+	c := Clock{d.int64()}
+	if d.bad {
+		return Clock{}, fmt.Errorf("%w: bad time", ErrProtocol)
+	}
+	return c, nil
+}
+
+func appendInt64(b []byte, n int64) []byte { return binary.BigEndian.AppendUint64(b, uint64(n)) }
 
 // Health says whether the guest works.
 type Health struct {

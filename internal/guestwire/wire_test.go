@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"reflect"
 	"sync"
 	"testing"
 	"testing/iotest"
@@ -360,4 +361,23 @@ func FuzzDial(f *testing.F) {
 		}
 		<-c.Done()
 	})
+}
+
+func TestSetupAndItsResultKeepAllTheyCarry(t *testing.T) {
+	s := Setup{
+		Hostname: "a", MachineID: "b", TimeNanos: -1, Entropy: []byte{0, 255}, GuestIP: "c", Image: "d",
+		Env: []string{"E=1", "F="}, WorkDir: "g", DiskBytes: 8 << 30, Anybody: true,
+	}
+	if got, err := ParseSetup(append(s.Append(nil), "of a newer minor"...)); err != nil || !reflect.DeepEqual(got, s) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	r := SetupResult{Kernel: "a", BootID: "b", Version: "c", TimeNanos: 1 << 60, Failed: []string{"d", "e"}}
+	if got, err := ParseSetupResult(append(r.Append(nil), 1)); err != nil || !reflect.DeepEqual(got, r) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	for n := range len(s.Append(nil)) {
+		if _, err := ParseSetup(s.Append(nil)[:n]); !errors.Is(err, ErrProtocol) {
+			t.Fatalf("the first %d bytes gave %v", n, err)
+		}
+	}
 }

@@ -88,20 +88,21 @@ func (m *scriptedMachine) comeUp() {
 	go func() {
 		_ = guestwire.Serve(m.guest, true, func(s *guestwire.Stream) {
 			var c guestwire.Call
-			if s.Kind == guestwire.KindCall && json.Unmarshal(s.Body, &c) == nil {
+			switch {
+			case s.Kind == guestwire.KindSetup:
+				m.setups.Add(1)
+				s.Finish(guestwire.SetupResult{Kernel: "6.1-test"}.Append(nil))
+			case s.Kind == guestwire.KindCall && json.Unmarshal(s.Body, &c) == nil:
 				m.call(s, c)
-				return
+			default:
+				m.driver.agent(s)
 			}
-			m.driver.agent(s)
 		})
 	}()
 }
 
 func (m *scriptedMachine) call(s *guestwire.Stream, c guestwire.Call) {
 	switch c.Method {
-	case guestwire.MethodSetup:
-		m.setups.Add(1)
-		s.Finish([]byte(`{"kernel":"6.1-test"}`))
 	case guestwire.MethodShutdown:
 		s.Finish([]byte("null"))
 		if !m.driver.stubborn {

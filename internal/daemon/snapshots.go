@@ -34,12 +34,6 @@ func (d *daemon) forkVM(ctx context.Context, in *toRef[api.ForkVM]) (job, error)
 	}}, nil
 }
 
-// ofSnapshot names a VM and a snapshot of it.
-type ofSnapshot struct {
-	Ref      string `path:"ref"`
-	Snapshot string `path:"snapshot"`
-}
-
 func (d *daemon) listSnapshots(ctx context.Context, in *ofRef) ([]banger.Snapshot, error) {
 	row, err := d.findVM(ctx, in.Ref)
 	if err != nil {
@@ -70,15 +64,19 @@ func (d *daemon) createSnapshot(ctx context.Context, in *toRef[api.CreateSnapsho
 }
 
 func (d *daemon) restoreSnapshot(ctx context.Context, in *struct {
-	ofSnapshot
-	Body *api.RestoreSnapshot
+	Ref      string `path:"ref"`
+	Snapshot string `path:"snapshot"`
+	Body     *api.RestoreSnapshot
 }) (job, error) {
 	return d.vmJob(ctx, in.Ref, func(ctx context.Context, id string, op *operation) (vm.View, error) {
 		return d.vms.RestoreSnapshot(ctx, id, in.Snapshot, or(in.Body).Force, op)
 	})
 }
 
-func (d *daemon) deleteSnapshot(ctx context.Context, in *ofSnapshot) error {
+func (d *daemon) deleteSnapshot(ctx context.Context, in *struct {
+	Ref      string `path:"ref"`
+	Snapshot string `path:"snapshot"`
+}) error {
 	row, err := d.findVM(ctx, in.Ref)
 	if err != nil {
 		return err

@@ -44,10 +44,20 @@ func Flatten(ctx context.Context, dir string) error {
 	// the base has by now.
 	for _, name := range overlays {
 		if err == nil {
+			err = cancelled(ctx)
+		}
+		if err == nil {
 			err = remove(dir, name)
 		}
 	}
 	return banger.Wrap(err, "cannot flatten a disk")
+}
+
+func cancelled(ctx context.Context) error {
+	if ctx.Err() == nil {
+		return nil
+	}
+	return banger.Errorf(banger.Cancelled, "%w", context.Cause(ctx))
 }
 
 // replace puts a flattened copy in the place of a base that others have.
@@ -83,8 +93,8 @@ func mergeInto(ctx context.Context, dir, raw string, overlays []string) (err err
 		return err
 	}
 	for at := int64(0); at < stack.size(); {
-		if ctx.Err() != nil {
-			return banger.Errorf(banger.Cancelled, "%w", context.Cause(ctx))
+		if err := cancelled(ctx); err != nil {
+			return err
 		}
 		from, extent, err := stack.extent(at, min(stack.size()-at, maxExtent))
 		if err == nil && from != nil {

@@ -8,7 +8,7 @@ import (
 )
 
 // mustFind skips where there is no QEMU to test.
-func mustFind(t *testing.T) string {
+func mustFind(t testing.TB) string {
 	t.Helper()
 	bin, _, err := Find("")
 	if err != nil {

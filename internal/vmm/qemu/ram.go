@@ -3,14 +3,13 @@ package qemu
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"regexp"
 	"strconv"
+	"sync/atomic"
 
-	"golang.org/x/sys/unix"
+	"golang.org/x/sync/errgroup"
 
 	"banger"
 	"banger/internal/vmm"
@@ -47,131 +46,63 @@ const (
 	pageSwapped = 1 << 62
 	pageOfFile  = 1 << 61 // or shared
 	entrySize   = 8
-	entriesRead = 32 << 10 // at a time
 )
 
-// ownPages calls do with each page, by number and in order, that is QEMU's own: all that
-// was ever touched of a machine that booted, all that differs from the saved
-// memory of one that was restored.
-func (r ram) ownPages(ctx context.Context, do func(page int64) error) error {
+// span is how many pages a worker takes at a time.
+const span = 4 << 10
+
+// copyOwn writes QEMU's own pages to their places in a file: all that was ever
+// touched of a machine that booted, all that differs from the saved memory of
+// one that was restored. With compare it writes only what the file does not
+// hold already, which costs a quarter.
+//
+// A page that is QEMU's own remains so: nothing takes memory back from a guest.
+// So one pass while it runs spares the next one, when it stands still, most of
+// the work, and takes no longer if the guest is busy.
+func (r ram) copyOwn(ctx context.Context, to *os.File, compare bool, workers int) error {
 	pagemap, err := os.Open(fmt.Sprintf("/proc/%d/pagemap", r.pid))
 	if err != nil {
 		return err
 	}
 	defer pagemap.Close()
-	entries := make([]byte, entriesRead*entrySize)
-	for first, pages := int64(0), r.size/vmm.PageSize; first < pages; first += entriesRead {
-		entries = entries[:min(entriesRead, pages-first)*entrySize]
-		if _, err := pagemap.ReadAt(entries, (r.at/vmm.PageSize+first)*entrySize); err != nil {
-			return fmt.Errorf("cannot read the page map: %w", err)
-		}
-		for i := range int64(len(entries) / entrySize) {
-			entry := binary.LittleEndian.Uint64(entries[i*entrySize:])
-			if entry&(pagePresent|pageSwapped) == 0 || entry&pageOfFile != 0 {
-				continue
+	var taken atomic.Int64
+	var work errgroup.Group
+	for range workers {
+		work.Go(func() error {
+			c := copier{ram: r, to: to, compare: compare}
+			for {
+				first := taken.Add(span) - span
+				if first >= r.size/vmm.PageSize {
+					return c.flush()
+				}
+				if ctx.Err() != nil {
+					return banger.Errorf(banger.Cancelled, "%w", context.Cause(ctx))
+				}
+				if err := r.ownPages(pagemap, first, c.add); err != nil {
+					return err
+				}
 			}
-			if err := do(first + i); err != nil {
-				return err
-			}
-		}
-		if ctx.Err() != nil {
-			return banger.Errorf(banger.Cancelled, "%w", context.Cause(ctx))
-		}
+		})
 	}
-	return nil
+	return work.Wait()
 }
 
-// copyOwn writes QEMU's own pages to their places in a file that holds all
-// others already.
-func (r ram) copyOwn(ctx context.Context, to *os.File) error {
-	c := copier{ram: r, to: to}
-	if err := r.ownPages(ctx, c.add); err != nil {
-		return err
+// ownPages calls do with the number of each page of a span that is QEMU's own,
+// in order.
+func (r ram) ownPages(pagemap *os.File, first int64, do func(page int64) error) error {
+	var buf [span * entrySize]byte
+	entries := buf[:min(span, r.size/vmm.PageSize-first)*entrySize]
+	if _, err := pagemap.ReadAt(entries, (r.at/vmm.PageSize+first)*entrySize); err != nil {
+		return fmt.Errorf("cannot read the page map: %w", err)
 	}
-	return c.flush()
-}
-
-// batch is how many pages are read with one call: some that lie scattered cost
-// about as much as others that do not.
-const batch = 256
-
-// copier gathers pages and copies them by the batch.
-type copier struct {
-	ram   ram
-	to    *os.File
-	pages []int64
-	buf   [batch * vmm.PageSize]byte
-}
-
-func (c *copier) add(page int64) error {
-	if c.pages = append(c.pages, page); len(c.pages) < batch {
-		return nil
-	}
-	return c.flush()
-}
-
-func (c *copier) flush() error {
-	if err := c.read(); err != nil {
-		return fmt.Errorf("cannot read the machine's memory: %w", err)
-	}
-	for done := 0; done < len(c.pages); {
-		n, zero := c.alike(done)
-		if err := c.write(done, n, zero); err != nil {
-			return fmt.Errorf("cannot write the machine's memory: %w", err)
-		}
-		done += n
-	}
-	c.pages = c.pages[:0]
-	return nil
-}
-
-// read fills the buffer. It goes around /proc/PID/mem, which asks for the same
-// rights and copies everything twice.
-func (c *copier) read() error {
-	var from []unix.RemoteIovec
-	for i, page := range c.pages {
-		if i > 0 && page == c.pages[i-1]+1 {
-			from[len(from)-1].Len += vmm.PageSize
+	for i := range int64(len(entries) / entrySize) {
+		entry := binary.LittleEndian.Uint64(entries[i*entrySize:])
+		if entry&(pagePresent|pageSwapped) == 0 || entry&pageOfFile != 0 {
 			continue
 		}
-		from = append(from, unix.RemoteIovec{Base: uintptr(c.ram.at + page*vmm.PageSize), Len: vmm.PageSize})
-	}
-	if len(from) == 0 {
-		return nil
-	}
-	want := len(c.pages) * vmm.PageSize
-	into := []unix.Iovec{{Base: &c.buf[0]}}
-	into[0].SetLen(want)
-	n, err := unix.ProcessVMReadv(c.ram.pid, into, from, 0)
-	if err == nil && n != want {
-		err = io.ErrUnexpectedEOF
-	}
-	return err
-}
-
-// alike counts the pages from the i-th on that follow each other and are all
-// zero or all not.
-func (c *copier) alike(i int) (n int, zero bool) {
-	zero = vmm.IsZero(c.page(i))
-	for n = 1; i+n < len(c.pages); n++ {
-		if c.pages[i+n] != c.pages[i]+int64(n) || vmm.IsZero(c.page(i+n)) != zero {
-			break
-		}
-	}
-	return n, zero
-}
-
-func (c *copier) page(i int) []byte { return c.buf[i*vmm.PageSize : (i+1)*vmm.PageSize] }
-
-// write puts pages where they belong; zeroes are holes.
-func (c *copier) write(i, n int, zero bool) error {
-	at, length := c.pages[i]*vmm.PageSize, int64(n)*vmm.PageSize
-	if zero {
-		err := unix.Fallocate(int(c.to.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, at, length)
-		if !errors.Is(err, unix.EOPNOTSUPP) {
+		if err := do(first + i); err != nil {
 			return err
 		}
 	}
-	_, err := c.to.WriteAt(c.buf[i*vmm.PageSize:(i+n)*vmm.PageSize], at)
-	return err
+	return nil
 }

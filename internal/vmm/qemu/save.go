@@ -18,6 +18,14 @@ import (
 // undoLimit bounds letting a machine run again whose Save failed.
 const undoLimit = 10 * time.Second
 
+// Workers that copy memory. While the guest runs there is one, which leaves it
+// the other core of a small host; when it stands still, more are worth it as
+// long as they only compare, since a file is written by one at a time.
+const (
+	workersLive   = 1
+	workersFrozen = 2
+)
+
 // Save implements vmm.Machine. QEMU's own way, migration, writes the whole
 // memory into a stream, from which no two machines could share a page; so it
 // saves the devices only, and we take the memory.
@@ -85,11 +93,11 @@ func (f savedFiles) remove() {
 }
 
 func (m *machine) save(ctx context.Context, to savedFiles, pausing func(), frozen func() error) (err error) {
-	if err := m.prepareSave(ctx, to.memory); err != nil {
-		return err
-	}
 	memory, err := m.findRAM(ctx)
 	if err != nil {
+		return err
+	}
+	if err := m.prepareSave(ctx, memory, to.memory); err != nil {
 		return err
 	}
 	var status struct{ Running bool }
@@ -116,21 +124,25 @@ func (m *machine) save(ctx context.Context, to savedFiles, pausing func(), froze
 	return to.close()
 }
 
-// prepareSave does what can be done while the guest runs: it copies the memory
-// the machine was restored from, and has the disks written out, since stop
-// does that too and would take as long as there is to write.
-func (m *machine) prepareSave(ctx context.Context, memory *os.File) error {
+// prepareSave does what can be done while the guest runs. It has the disks
+// written out, since stop does that too and would take as long as there is to
+// write. And it copies the memory: what the guest changes after that is little
+// beside what it does not.
+func (m *machine) prepareSave(ctx context.Context, memory ram, to *os.File) error {
 	var work errgroup.Group
 	work.Go(func() error {
 		if m.base == nil {
-			return memory.Truncate(m.cfg.MemoryMiB << 20)
+			return to.Truncate(m.cfg.MemoryMiB << 20)
 		}
-		return vmm.CopySparse(memory, m.base)
+		return vmm.CopySparse(to, m.base)
 	})
 	for _, path := range m.written() {
 		work.Go(func() error { return writeOut(path) })
 	}
-	return work.Wait()
+	if err := work.Wait(); err != nil {
+		return err
+	}
+	return memory.copyOwn(ctx, to, false, workersLive)
 }
 
 // writeOut writes a file's dirty pages. It is the part of a sync that takes
@@ -145,11 +157,11 @@ func writeOut(path string) error {
 		unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER)
 }
 
-// copyFrozen copies what stands still: the memory on one core, devices and
-// disks on another.
+// copyFrozen copies what stands still: what is new in memory, devices and
+// disks, at once.
 func (m *machine) copyFrozen(ctx context.Context, memory ram, to savedFiles, frozen func() error) error {
 	var work errgroup.Group
-	work.Go(func() error { return memory.copyOwn(ctx, to.memory) })
+	work.Go(func() error { return memory.copyOwn(ctx, to.memory, true, workersFrozen) })
 	devices, err := m.deviceState(ctx)
 	if err == nil {
 		err = writeState(to.state, vmm.StateOf(Driver{}.Name(), m.monitor.version, m.cfg), devices)

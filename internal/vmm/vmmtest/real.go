@@ -22,7 +22,7 @@ const cacheVariable = "BANGER_TEST_CACHE"
 // GuestConfig describes a machine that boots Debian's kernel into the test
 // guest. It skips the test under -short: a boot takes seconds, and the first
 // one fetches the kernel.
-func GuestConfig(t *testing.T, binary string, accel vmm.Accel) vmm.Config {
+func GuestConfig(t testing.TB, binary string, accel vmm.Accel) vmm.Config {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("boots a real machine: not with -short")
@@ -47,7 +47,7 @@ func GuestConfig(t *testing.T, binary string, accel vmm.Accel) vmm.Config {
 	}
 }
 
-func kernelStore(t *testing.T) *kernel.Store {
+func kernelStore(t testing.TB) *kernel.Store {
 	t.Helper()
 	dir := os.Getenv(cacheVariable)
 	if dir == "" {
@@ -62,7 +62,7 @@ func kernelStore(t *testing.T) *kernel.Store {
 
 // GuestBinary builds the test guest: /init of a machine, or, run with "serve",
 // a process for Fake.
-func GuestBinary(t *testing.T) string {
+func GuestBinary(t testing.TB) string {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "testguest")
 	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-ldflags=-s -w", "-o", out, "banger/internal/vmm/vmmtest/testguest")

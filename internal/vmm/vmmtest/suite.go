@@ -51,6 +51,8 @@ func Run(t *testing.T, h Harness) {
 	if h.Driver.Features().Snapshots {
 		t.Run("a saved machine", h.testSaved)
 		t.Run("machines saved under load fit together", h.testSavedUnderLoad)
+		t.Run("all memory of a saved machine is of one moment", h.testOneMoment)
+		t.Run("a save ends with its context", h.testCancelledSave)
 		t.Run("VMM dies with its parent in the middle of a save", h.testOrphanInSave)
 	} else {
 		t.Run("a machine that cannot be saved says so", h.testNoSnapshots)

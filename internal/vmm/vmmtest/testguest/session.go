@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -22,6 +23,7 @@ type session struct {
 	still   chan struct{} // closed to stop the ticks
 	count   int
 	churn   *churner
+	swept   *sweeper
 }
 
 func (s *session) reply(format string, args ...any) {
@@ -62,6 +64,10 @@ func (s *session) request(line string) {
 		s.answer(s.startChurn(rest))
 	case "check":
 		s.answer(s.churn.check())
+	case "sweep":
+		s.answer(s.startSweep(rest))
+	case "swept":
+		s.answer(s.swept.check())
 	case "calm":
 		close(s.churn.stop)
 		s.reply("ok")
@@ -90,6 +96,16 @@ func (s *session) startChurn(request string) (string, error) {
 	s.churn = churn
 	go churn.run()
 	return "ok", nil
+}
+
+// startSweep begins to sweep so many MiB of memory.
+func (s *session) startSweep(request string) (string, error) {
+	mib, err := strconv.Atoi(request)
+	if err != nil {
+		return "", err
+	}
+	s.swept, err = newSweeper(mib)
+	return "ok", err
 }
 
 func (s *session) answer(text string, err error) {

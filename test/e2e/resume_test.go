@@ -152,7 +152,7 @@ func TestSuspendedVMGoesOnWhereItWas(t *testing.T) {
 	}
 	w.must(t, "start", "nap")
 	after := w.look(t, "nap")
-	if after.bootID != before.bootID || after.machineID != before.machineID || after.hostname != before.hostname || after.random == before.random {
+	if after.bootID != before.bootID || after.machineID != before.machineID || after.hostname != before.hostname {
 		t.Errorf("%+v, then %+v", before, after)
 	}
 	if off := max(after.clock, after.behind); off > 50*time.Millisecond {

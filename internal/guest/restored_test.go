@@ -78,7 +78,7 @@ func TestEndOfACommandOfTheHostBeforeIsReaped(t *testing.T) {
 
 func TestShutdownOfARestoredGuestEndsOldCommands(t *testing.T) {
 	a := serveAgent(t)
-	a.sh(t, "echo up; trap 'echo ended > "+a.dir+"/said; exit' TERM; while :; do sleep 0.01; done").line()
+	a.sh(t, "trap 'echo ended > "+a.dir+"/said; exit' TERM; echo up; while :; do sleep 0.01; done").line()
 	a.restore(t)
 	if err := a.call(t, guestwire.MethodShutdown, guestwire.Shutdown{TimeoutMillis: 10000}, nil); err != nil {
 		t.Fatal(err)

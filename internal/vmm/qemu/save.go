@@ -127,22 +127,29 @@ func (m *machine) save(ctx context.Context, to savedFiles, pausing func(), froze
 // prepareSave does what can be done while the guest runs. It has the disks
 // written out, since stop does that too and would take as long as there is to
 // write. And it copies the memory: what the guest changes after that is little
-// beside what it does not.
+// beside what it does not. The first turn can take long, and the guest writes
+// on meanwhile, so what must be fresh comes in the second.
 func (m *machine) prepareSave(ctx context.Context, memory ram, to *os.File) error {
-	var work errgroup.Group
-	work.Go(func() error {
+	err := m.whileWritingOut(func() error {
 		if m.base == nil {
 			return to.Truncate(m.cfg.MemoryMiB << 20)
 		}
 		return vmm.CopySparse(to, m.base)
 	})
+	if err != nil {
+		return err
+	}
+	return m.whileWritingOut(func() error { return memory.copyOwn(ctx, to, false, workersLive) })
+}
+
+// whileWritingOut does something while the dirty pages of the disks are written.
+func (m *machine) whileWritingOut(do func() error) error {
+	var work errgroup.Group
+	work.Go(do)
 	for _, path := range m.written() {
 		work.Go(func() error { return writeOut(path) })
 	}
-	if err := work.Wait(); err != nil {
-		return err
-	}
-	return memory.copyOwn(ctx, to, false, workersLive)
+	return work.Wait()
 }
 
 // writeOut writes a file's dirty pages. It is the part of a sync that takes

@@ -180,4 +180,23 @@ func fill(request string) (string, error) {
 	return checksum(), nil
 }
 
+// spare is memory that the kernel keeps to go on with.
+const spare = 12 << 20
+
+// fillAll takes all memory that is free and fills it; it answers how many MiB.
+func fillAll() (string, error) {
+	var info syscall.Sysinfo_t
+	if err := syscall.Sysinfo(&info); err != nil {
+		return "", err
+	}
+	memory, err := anonymous(int(info.Freeram)*int(info.Unit) - spare)
+	if err != nil {
+		return "", err
+	}
+	for i := 0; i < len(memory); i += pageSize {
+		binary.LittleEndian.PutUint64(memory[i:], ^uint64(0))
+	}
+	return fmt.Sprintf("ok %d", len(memory)>>20), nil
+}
+
 func checksum() string { return fmt.Sprintf("%08x", crc32.ChecksumIEEE(hold)) }

@@ -58,6 +58,8 @@ func (s *session) request(line string) {
 		s.reply("%d", s.count)
 	case "fill":
 		s.answer(fill(rest))
+	case "fillall":
+		s.answer(fillAll())
 	case "sum":
 		s.reply("%s", checksum())
 	case "churn":

@@ -3,6 +3,7 @@ package guest
 import (
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 
 	"banger/internal/guestwire"
@@ -19,6 +20,36 @@ type bootOwner struct {
 	mu      sync.Mutex
 	machine string // whose the boot was when its id was first read; "" before
 	mounted bool   // an id of ours is over the kernel's
+	kernels int    // descriptor of the kernel's, unread, or -1
+}
+
+// openBootID opens the kernel's id without reading it, since to find the file
+// takes a restored guest longer than to read it.
+func openBootID() int {
+	fd, err := unix.Open(bootIDFile, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1
+	}
+	return fd
+}
+
+// bootID reads the id.
+func (m *system) bootID() string {
+	b := &m.boot
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.mounted && b.kernels >= 0 {
+		var id [64]byte
+		if n, err := unix.Pread(b.kernels, id[:], 0); err == nil {
+			return strings.TrimSpace(string(id[:n]))
+		}
+	}
+	return readBootID()
+}
+
+func readBootID() string {
+	id, _ := os.ReadFile(bootIDFile)
+	return strings.TrimSpace(string(id))
 }
 
 // become makes the boot a machine's. It calls change where the id is another

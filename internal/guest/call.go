@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"syscall"
 	"time"
 
@@ -135,8 +134,7 @@ func (a *agent) setup(s guestwire.Setup) (guestwire.SetupResult, error) {
 		Failed:  failed,
 	}
 	if !s.Anybody { // the kernel makes the id when it is first read
-		id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-		r.BootID = strings.TrimSpace(string(id))
+		r.BootID = a.machine.bootID()
 	}
 	r.TimeNanos = time.Now().UnixNano()
 	return r, nil

@@ -35,6 +35,8 @@ func (process) prepare(*processAttr) func() { return func() {} }
 
 func (process) setClock(int64) error { return nil }
 
+func (process) bootID() string { return readBootID() }
+
 func (process) setup(guestwire.Setup) ([]string, error) { return nil, nil }
 
 func (process) problems() []string { return nil }

@@ -16,6 +16,7 @@ import (
 type system struct {
 	*boot.System
 	oomScore *os.File // the agent's own, or nil
+	etc      *etc
 
 	users    sync.Mutex // guards what follows, and adding users
 	accounts accounts
@@ -29,7 +30,9 @@ type system struct {
 
 func newSystem(s *boot.System) *system {
 	score, _ := os.OpenFile("/proc/self/oom_score_adj", os.O_WRONLY, 0)
-	return &system{System: s, oomScore: score}
+	m := &system{System: s, oomScore: score, etc: newEtc()}
+	m.boot.kernels = openBootID()
+	return m
 }
 
 func (m *system) lookup(name string, uid uint32) (user, error) {
@@ -63,10 +66,12 @@ type fileVersion struct {
 func versionOf(file string) (v fileVersion) {
 	var st unix.Stat_t
 	if unix.Stat(file, &st) == nil {
-		v = fileVersion{st.Ino, st.Size, st.Mtim, st.Ctim}
+		v = versionIn(&st)
 	}
 	return v
 }
+
+func versionIn(st *unix.Stat_t) fileVersion { return fileVersion{st.Ino, st.Size, st.Mtim, st.Ctim} }
 
 // prepare makes a child begin in its cgroup and with the limits of ordinary
 // processes. Limits are inherited, and cannot be set in between without

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"banger"
@@ -183,8 +184,11 @@ func connect(ctx context.Context, m vmm.Machine, dial func() (*guestwire.Conn, e
 }
 
 func (w *workshop) warm(ctx context.Context, link *guestlink.Link) error {
-	for range 2 {
-		if _, err := link.Setup(ctx, w.neutral()); err != nil {
+	other := w.neutral() // from which the neutral one is a change, as a VM's from that
+	other.Hostname, other.MachineID = "warm", strings.Repeat("1", len(neutralID))
+	for _, s := range []guestwire.Setup{other, w.neutral()} {
+		s.TimeNanos = time.Now().UnixNano()
+		if _, err := link.Setup(ctx, s); err != nil {
 			return err
 		}
 		if _, err := link.SetClock(ctx, time.Now()); err != nil {
@@ -199,12 +203,18 @@ func (w *workshop) warm(ctx context.Context, link *guestlink.Link) error {
 	return link.Sync(ctx)
 }
 
+// The identity of a machine that is nobody's.
+const (
+	neutralName = "localhost"
+	neutralID   = "00000000000000000000000000000000"
+)
+
 // neutral makes the machine what any VM may start from: all that is a VM's own
 // is written over when one does.
 func (w *workshop) neutral() guestwire.Setup {
 	s := w.spec.Setup
 	s.Anybody, s.DiskBytes = true, w.spec.Key.DiskBytes
-	s.Hostname, s.MachineID, s.GuestIP = "localhost", fmt.Sprintf("%032d", 0), ""
+	s.Hostname, s.MachineID, s.GuestIP = neutralName, neutralID, ""
 	s.TimeNanos = time.Now().UnixNano()
 	return s
 }

@@ -32,7 +32,9 @@ const sizeAt = 24
 
 // CreateOverlay makes an empty layer of size bytes, with mode 0600. A file that
 // is there already is left alone. It names no file below it: who opens a layer
-// says what that is. It takes three blocks of the file system.
+// says what that is. It takes three blocks of the file system, and is synced:
+// after a power cut it would else be a file of zeroes, which is no layer, before
+// its guest has flushed anything.
 func CreateOverlay(path string, size int64) error {
 	if err := checkSize(size); err != nil {
 		return err
@@ -41,7 +43,7 @@ func CreateOverlay(path string, size int64) error {
 	if err != nil {
 		return banger.Wrap(err, "cannot make a disk layer")
 	}
-	if err := errors.Join(writeEmpty(f, size), f.Close()); err != nil {
+	if err := errors.Join(writeEmpty(f, size), f.Sync(), f.Close()); err != nil {
 		os.Remove(path)
 		return banger.Wrap(err, "cannot make a disk layer")
 	}

@@ -27,9 +27,9 @@ const copyLimit = 64 << 20
 // writes there any more; nil stands for a disk that no machine has. With
 // writable, to gets an empty layer of its own where its top is a hard link.
 //
-// Until Take returns, or has called freeze, the disk must stand still. Nothing is
-// synced. Where Take fails, to has no disk; from keeps the new layer if freeze
-// has taken it, or failed with not_running.
+// Until Take returns, or has called freeze, the disk must stand still. New layers
+// are synced, other files are not. Where Take fails, to has no disk; from keeps
+// the new layer if freeze has taken it, or failed with not_running.
 func Take(ctx context.Context, from, to string, writable bool, freeze func(name string) error) error {
 	t := taking{ctx: ctx, from: from, to: to}
 	if err := t.take(writable, freeze); err != nil {

@@ -99,13 +99,12 @@ func (m *machine) putOnTop(ctx context.Context, serial string, old, next top) er
 	if err := m.command(ctx, "blockdev-add", block); err != nil {
 		return banger.Errorf(banger.BadRequest, "%s is no layer for it: %w", next.path, err)
 	}
-	has, err1 := m.nodeSize(ctx, lower)
-	gets, err2 := m.nodeSize(ctx, upper)
-	if err := errors.Join(err1, err2); err != nil {
+	sizes, err := m.diskSizes(ctx)
+	if err != nil {
 		return err
 	}
-	if gets < has {
-		return banger.Errorf(banger.BadRequest, "%s is for a disk of %d bytes, not of %d", next.path, gets, has)
+	if sizes[upper] < sizes[lower] {
+		return banger.Errorf(banger.BadRequest, "%s is for a disk of %d bytes, not of %d", next.path, sizes[upper], sizes[lower])
 	}
 	return m.command(ctx, "blockdev-snapshot", object{"node": lower, "overlay": upper})
 }

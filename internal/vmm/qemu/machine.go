@@ -3,7 +3,6 @@ package qemu
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"os"
@@ -114,19 +113,20 @@ func (m *machine) GrowDisk(ctx context.Context, serial string, size int64) error
 	if err != nil {
 		return err
 	}
-	present, err := m.nodeSize(ctx, node(serial, disk.level))
+	sizes, err := m.diskSizes(ctx)
 	if err != nil {
 		return err
 	}
-	if size < present {
+	if present := sizes[node(serial, disk.level)]; size < present {
 		return banger.Errorf(banger.BadRequest, "cannot shrink the disk %s from %s to %s",
 			serial, banger.FormatSize(present), banger.FormatSize(size))
 	}
 	return m.command(ctx, "block_resize", object{"node-name": node(serial, disk.level), "size": size})
 }
 
-// nodeSize is the size as QEMU has it: a raw file may be larger by now.
-func (m *machine) nodeSize(ctx context.Context, name string) (int64, error) {
+// diskSizes are the sizes of all nodes as QEMU has them: a raw file may be larger
+// by now.
+func (m *machine) diskSizes(ctx context.Context) (map[string]int64, error) {
 	var nodes []struct {
 		Name  string `json:"node-name"`
 		Image struct {
@@ -134,14 +134,13 @@ func (m *machine) nodeSize(ctx context.Context, name string) (int64, error) {
 		} `json:"image"`
 	}
 	if err := m.query(ctx, "query-named-block-nodes", object{"flat": true}, &nodes); err != nil {
-		return 0, err
+		return nil, err
 	}
+	sizes := map[string]int64{}
 	for _, n := range nodes {
-		if n.Name == name {
-			return n.Image.Size, nil
-		}
+		sizes[n.Name] = n.Image.Size
 	}
-	return 0, fmt.Errorf("QEMU has no disk %q", name)
+	return sizes, nil
 }
 
 func (m *machine) command(ctx context.Context, name string, args any) error {

@@ -269,3 +269,20 @@ func BenchmarkOpen(b *testing.B) {
 		s.Close()
 	}
 }
+
+func TestSetStatesChangesAllOrNone(t *testing.T) {
+	s := mustOpenWithImage(t)
+	a, b := mustReserve(t, s, "a"), mustReserve(t, s, "b")
+	wantError(t, s.SetStates(t.Context(), banger.StateRunning, map[string]banger.Runtime{a.ID: {}, b.ID: {}, banger.NewID(): {}}), banger.NotFound)
+	for _, vm := range []banger.VM{a, b} {
+		if got, err := s.VM(t.Context(), vm.ID); err != nil || got.State != vm.State {
+			t.Errorf("%s is %s, %v", vm.Name, got.State, err)
+		}
+	}
+	must(t, s.SetStates(t.Context(), banger.StateRunning, map[string]banger.Runtime{a.ID: {VMM: "x"}, b.ID: {VMM: "y"}}))
+	for _, vm := range []banger.VM{a, b} {
+		if got, err := s.VM(t.Context(), vm.ID); err != nil || got.State != banger.StateRunning || got.Runtime.VMM == "" || got.Runtime.GuestIP != vm.GuestIP {
+			t.Errorf("%+v, %v", got, err)
+		}
+	}
+}

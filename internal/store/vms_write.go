@@ -123,16 +123,38 @@ func explain(err error, vm banger.VM) error {
 
 // SetState writes what a start or an end changes: the state and the runtime.
 func (s *Store) SetState(ctx context.Context, id string, state banger.State, runtime banger.Runtime) error {
-	return s.changeVM(ctx, id, func(tx *sql.Tx, old vmRow) error {
-		runtime.GuestIP = old.guestIP
-		text, err := encode(old.runtime, runtime)
-		if err != nil {
-			return err
+	return s.changeVM(ctx, id, func(tx *sql.Tx, old vmRow) error { return setState(ctx, tx, old, state, runtime) })
+}
+
+// SetStates is SetState for several VMs at once, by id: for all or for none.
+func (s *Store) SetStates(ctx context.Context, state banger.State, runtimes map[string]banger.Runtime) error {
+	err := s.write(ctx, func(tx *sql.Tx) error {
+		for id, runtime := range runtimes {
+			old, found, err := findVM(ctx, tx, "id", id)
+			if err == nil && !found {
+				err = noVM()
+			}
+			if err == nil {
+				err = setState(ctx, tx, old, state, runtime)
+			}
+			if err != nil {
+				return err
+			}
 		}
-		_, err = tx.ExecContext(ctx, "UPDATE vms SET state = ?, runtime_json = ?, updated_at = ? WHERE id = ?",
-			string(state), text, formatTime(time.Now()), id)
-		return err
+		return nil
 	})
+	return fail(err, "cannot save %d VMs", len(runtimes))
+}
+
+func setState(ctx context.Context, tx *sql.Tx, old vmRow, state banger.State, runtime banger.Runtime) error {
+	runtime.GuestIP = old.guestIP
+	text, err := encode(old.runtime, runtime)
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, "UPDATE vms SET state = ?, runtime_json = ?, updated_at = ? WHERE id = ?",
+		string(state), text, formatTime(time.Now()), old.id)
+	return err
 }
 
 // SetStats writes a sample. It is no change of the VM: UpdatedAt stays.

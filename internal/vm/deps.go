@@ -50,6 +50,7 @@ type Store interface {
 	ReserveVM(ctx context.Context, vm banger.VM, network string) (banger.VM, error)
 	UpsertVM(ctx context.Context, vm banger.VM) error
 	SetState(ctx context.Context, id string, state banger.State, runtime banger.Runtime) error
+	SetStates(ctx context.Context, state banger.State, runtimes map[string]banger.Runtime) error
 	SetWorkspace(ctx context.Context, id string, w banger.Workspace) error
 	SetStats(ctx context.Context, id string, stats banger.Stats) error
 	TouchVMs(ctx context.Context, touched map[string]time.Time) error

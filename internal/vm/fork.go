@@ -14,7 +14,6 @@ import (
 	"banger"
 	"banger/internal/artifact"
 	"banger/internal/config"
-	"banger/internal/layers"
 )
 
 // mostForks is how many copies can be asked for at once.
@@ -167,14 +166,13 @@ func (m *Manager) forkNames(ctx context.Context, prefix string, count int) ([]st
 	return names, nil
 }
 
-// makeForks makes the children's directories, one after the other: the disk
-// they copy is the same.
+// makeForks makes the children's directories. Most of that is waiting for the
+// host's disk, which takes no longer for many at once.
 func (m *Manager) makeForks(ctx context.Context, children []*child, o *origin, watch *stopwatch, p Progress) error {
 	p.Stage("copy disk")
-	for _, c := range children {
-		if err := m.makeForkDir(ctx, c.row, o.dir); err != nil {
-			return err
-		}
+	err := together(ctx, children, func(ctx context.Context, c *child) error { return m.makeForkDir(ctx, c.row, o) })
+	if err != nil {
+		return err
 	}
 	watch.mark("disk")
 	for _, c := range children {
@@ -188,7 +186,7 @@ func (m *Manager) makeForks(ctx context.Context, children []*child, o *origin, w
 }
 
 // makeForkDir is makeDir with a copy of a disk.
-func (m *Manager) makeForkDir(ctx context.Context, row banger.VM, disk string) error {
+func (m *Manager) makeForkDir(ctx context.Context, row banger.VM, o *origin) error {
 	dir := m.newDir(row.ID)
 	if err := os.Mkdir(string(dir), 0o700); err != nil {
 		return fileError(err)
@@ -196,8 +194,8 @@ func (m *Manager) makeForkDir(ctx context.Context, row banger.VM, disk string) e
 	if err := hold(dir, row); err != nil {
 		return err
 	}
-	if err := layers.Take(ctx, disk, string(dir), true, nil); err != nil {
-		return fileError(err)
+	if err := o.giveDisk(ctx, string(dir)); err != nil {
+		return err
 	}
 	if !row.Spec.Ephemeral {
 		if err := syncOwn(string(dir)); err != nil {
@@ -233,28 +231,21 @@ func syncOwn(dir string) error {
 // all of them are up.
 func (m *Manager) startForks(ctx context.Context, children []*child, p Progress) error {
 	p.Stage("start forks")
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	turns := make(chan struct{}, runtime.NumCPU()+1)
-	errs := make([]error, len(children))
-	var work sync.WaitGroup
-	for i, c := range children {
-		work.Go(func() {
-			turns <- struct{}{}
-			defer func() { <-turns }()
-			if errs[i] = m.startFork(ctx, c); errs[i] != nil {
-				cancel() // the others are of no use
-			}
-		})
-	}
-	work.Wait()
-	if err := firstReal(errs); err != nil {
+	err := together(ctx, children, func(ctx context.Context, c *child) error {
+		turns <- struct{}{}
+		defer func() { <-turns }()
+		return m.startFork(ctx, c)
+	})
+	if err != nil {
 		return err
 	}
+	up := map[string]banger.Runtime{}
 	for _, c := range children {
-		if err := m.Store.SetState(ctx, c.row.ID, banger.StateRunning, c.begin.runtime); err != nil {
-			return err
-		}
+		up[c.row.ID] = c.begin.runtime
+	}
+	if err := m.Store.SetStates(ctx, banger.StateRunning, up); err != nil {
+		return err
 	}
 	for _, c := range children {
 		c.row.State = banger.StateRunning
@@ -263,6 +254,24 @@ func (m *Manager) startForks(ctx context.Context, children []*child, p Progress)
 		}
 	}
 	return nil
+}
+
+// together does the same for all children at once. Once it failed for one, the
+// others are of no use.
+func together(ctx context.Context, children []*child, do func(context.Context, *child) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	errs := make([]error, len(children))
+	var work sync.WaitGroup
+	for i, c := range children {
+		work.Go(func() {
+			if errs[i] = do(ctx, c); errs[i] != nil {
+				cancel()
+			}
+		})
+	}
+	work.Wait()
+	return firstReal(errs)
 }
 
 // firstReal is the first error that is not the consequence of another one.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"banger"
@@ -26,6 +27,15 @@ type origin struct {
 	dir   string        // has a disk that nobody writes
 	pause time.Duration // that the VM stood still for it
 	saved *saved        // its machine; nil where it does not run
+
+	giving sync.Mutex // of the disk, one at a time
+}
+
+// giveDisk makes dir hold a disk of its own like the origin's.
+func (o *origin) giveDisk(ctx context.Context, dir string) error {
+	o.giving.Lock()
+	defer o.giving.Unlock()
+	return fileError(layers.Take(ctx, o.dir, dir, true, nil))
 }
 
 // saved is a machine that others are restored from.

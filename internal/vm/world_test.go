@@ -200,6 +200,13 @@ func (s *failingStore) SetState(ctx context.Context, id string, state banger.Sta
 	return s.Store.SetState(ctx, id, state, r)
 }
 
+func (s *failingStore) SetStates(ctx context.Context, state banger.State, all map[string]banger.Runtime) error {
+	if err := s.setState.Load(); err != nil && *err != nil {
+		return *err
+	}
+	return s.Store.SetStates(ctx, state, all)
+}
+
 var testImage = Image{
 	Image:  banger.Image{ID: strings.Repeat("1f", 16), Name: "deb", RootfsPath: "/rootfs"},
 	Digest: strings.Repeat("ab", 32), Env: []string{"A=1"},

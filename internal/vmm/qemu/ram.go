@@ -54,7 +54,8 @@ const span = 4 << 10
 // copyOwn writes QEMU's own pages to their places in a file: all that was ever
 // touched of a machine that booted, all that differs from the saved memory of
 // one that was restored. With compare it writes only what the file does not
-// hold already, which costs a quarter.
+// hold already, which leaves a third of the time: two workers can read at once,
+// where only one can write.
 //
 // A page that is QEMU's own remains so: nothing takes memory back from a guest.
 // So one pass while it runs spares the next one, when it stands still, most of

@@ -149,6 +149,20 @@ func TestShimKilledAfterTheVMWasSuspendedLeavesItSo(t *testing.T) {
 	}
 }
 
+func TestResumeIsNotCutOff(t *testing.T) {
+	dir := paths.VM(t.TempDir())
+	killIn(t, "end", dir, nil, suspendAndLose)
+	l := fakeLaunch(t, dir)
+	l.Driver, l.Restore = "stuck in nothing", &Restore{Suspended: true}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	c, err := starter(t).Start(ctx, dir, l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = c.Close()
+}
+
 func TestShimKilledWhileResumingLeavesAVMAfterAPowerCut(t *testing.T) {
 	dir := paths.VM(t.TempDir())
 	killIn(t, "end", dir, nil, suspendAndLose)

@@ -45,6 +45,9 @@ const (
 	memoryEnv = "BANGER_SHIM_MEMORY"
 )
 
+// resumeBound is far above what reading the largest memory takes.
+const resumeBound = 5 * time.Minute
+
 // started is the line on that pipe; an empty Code is success.
 type started struct {
 	Code    banger.Code `json:"code,omitempty"`
@@ -54,8 +57,14 @@ type started struct {
 
 // Start writes launch.json, starts a shim and returns a connection to it once
 // its VMM runs and its socket answers; the guest is still booting then. A
-// start that fails, or whose ctx ends, leaves no process.
+// start that fails, or whose ctx ends, leaves no process. The start of a
+// suspended VM does not hang on ctx: cut off, it would lose the VM's memory.
 func (s *Starter) Start(ctx context.Context, dir paths.VM, launch Launch) (*Client, error) {
+	if launch.Restore != nil && launch.Restore.Suspended {
+		fresh, cancel := context.WithTimeout(context.WithoutCancel(ctx), resumeBound)
+		defer cancel()
+		ctx = fresh
+	}
 	if _, alive, err := Alive(dir); err != nil || alive {
 		if err == nil {
 			err = banger.Errorf(banger.Conflict, "it already has a shim")

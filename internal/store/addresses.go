@@ -65,21 +65,53 @@ func (s *Store) ReserveVM(ctx context.Context, vm banger.VM, network string) (ba
 	}
 	var written vmRow
 	err = s.write(ctx, func(tx *sql.Tx) (err error) {
-		if vm.GuestIP == "" {
-			if vm.GuestIP, err = freeAddress(ctx, tx, prefix); err != nil {
-				return err
-			}
-		}
-		if err := insertVM(ctx, tx, vm); err != nil {
-			return err
-		}
-		written, _, err = findVM(ctx, tx, "id", vm.ID)
+		written, err = reserve(ctx, tx, vm, prefix)
 		return err
 	})
 	if err != nil {
 		return banger.VM{}, fail(err, "cannot create VM %s", vm.Name)
 	}
 	return written.vm(), nil
+}
+
+// ReserveVMs is ReserveVM for several VMs at once, for all or for none, and
+// writes their workspaces too.
+func (s *Store) ReserveVMs(ctx context.Context, vms []banger.VM, network string) ([]banger.VM, error) {
+	prefix, err := ParseNetwork(network)
+	if err != nil {
+		return nil, fail(err, "cannot create VMs")
+	}
+	var all []banger.VM
+	err = s.write(ctx, func(tx *sql.Tx) error {
+		for _, vm := range vms {
+			row, err := reserve(ctx, tx, vm, prefix)
+			if err == nil && !vm.Workspace.IsZero() {
+				err = setWorkspace(ctx, tx, &row, vm.Workspace)
+			}
+			if err != nil {
+				return err
+			}
+			all = append(all, row.vm())
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fail(err, "cannot create %d VMs", len(vms))
+	}
+	return all, nil
+}
+
+func reserve(ctx context.Context, tx *sql.Tx, vm banger.VM, network netip.Prefix) (written vmRow, err error) {
+	if vm.GuestIP == "" {
+		if vm.GuestIP, err = freeAddress(ctx, tx, network); err != nil {
+			return written, err
+		}
+	}
+	if err := insertVM(ctx, tx, vm); err != nil {
+		return written, err
+	}
+	written, _, err = findVM(ctx, tx, "id", vm.ID)
+	return written, err
 }
 
 func freeAddress(ctx context.Context, tx *sql.Tx, network netip.Prefix) (string, error) {

@@ -82,3 +82,22 @@ func TestHostNumber(t *testing.T) {
 		}
 	}
 }
+
+func TestReserveVMsMakesAllOrNone(t *testing.T) {
+	s := mustOpenWithImage(t)
+	taken := mustReserve(t, s, "taken")
+	a, b := newVM("a"), newVM("b")
+	b.Workspace = banger.Workspace{GuestPath: "/root/repo"}
+	_, err := s.ReserveVMs(t.Context(), []banger.VM{a, b, newVM("taken")}, "10.77.0.0/16")
+	wantError(t, err, banger.AlreadyExists)
+	if all, err := s.VMs(t.Context()); err != nil || names(all) != "taken" {
+		t.Errorf("it left %q, %v", names(all), err)
+	}
+	rows, err := s.ReserveVMs(t.Context(), []banger.VM{a, b}, "10.77.0.0/16")
+	if err != nil || len(rows) != 2 || rows[0].GuestIP == rows[1].GuestIP || rows[0].GuestIP == taken.GuestIP || rows[1].Workspace != b.Workspace {
+		t.Errorf("%+v %v", rows, err)
+	}
+	if got, err := s.VM(t.Context(), b.ID); err != nil || got.Workspace != b.Workspace {
+		t.Errorf("%+v %v", got, err)
+	}
+}

@@ -171,15 +171,16 @@ func (s *Store) SetStats(ctx context.Context, id string, stats banger.Stats) err
 
 // SetWorkspace records the repository that was brought in.
 func (s *Store) SetWorkspace(ctx context.Context, id string, w banger.Workspace) error {
-	return s.changeVM(ctx, id, func(tx *sql.Tx, old vmRow) error {
-		text, err := encode(old.workspace, w)
-		if err != nil {
-			return err
-		}
-		_, err = tx.ExecContext(ctx, "UPDATE vms SET workspace_json = ?, updated_at = ? WHERE id = ?",
-			text, formatTime(time.Now()), id)
+	return s.changeVM(ctx, id, func(tx *sql.Tx, old vmRow) error { return setWorkspace(ctx, tx, &old, w) })
+}
+
+func setWorkspace(ctx context.Context, tx *sql.Tx, row *vmRow, w banger.Workspace) (err error) {
+	if row.workspace, err = encode(row.workspace, w); err != nil {
 		return err
-	})
+	}
+	_, err = tx.ExecContext(ctx, "UPDATE vms SET workspace_json = ?, updated_at = ? WHERE id = ?",
+		row.workspace, formatTime(time.Now()), row.id)
+	return err
 }
 
 func (s *Store) changeVM(ctx context.Context, id string, change func(*sql.Tx, vmRow) error) error {

@@ -48,10 +48,10 @@ type Store interface {
 	VM(ctx context.Context, id string) (banger.VM, error)
 	Images(ctx context.Context) ([]banger.Image, error)
 	ReserveVM(ctx context.Context, vm banger.VM, network string) (banger.VM, error)
+	ReserveVMs(ctx context.Context, vms []banger.VM, network string) ([]banger.VM, error)
 	UpsertVM(ctx context.Context, vm banger.VM) error
 	SetState(ctx context.Context, id string, state banger.State, runtime banger.Runtime) error
 	SetStates(ctx context.Context, state banger.State, runtimes map[string]banger.Runtime) error
-	SetWorkspace(ctx context.Context, id string, w banger.Workspace) error
 	SetStats(ctx context.Context, id string, stats banger.Stats) error
 	TouchVMs(ctx context.Context, touched map[string]time.Time) error
 	DeleteVM(ctx context.Context, id string) error

@@ -13,7 +13,6 @@ import (
 
 	"banger"
 	"banger/internal/artifact"
-	"banger/internal/config"
 )
 
 // mostForks is how many copies can be asked for at once.
@@ -91,7 +90,7 @@ func (m *Manager) scratch(id, what string) (string, error) {
 
 // reserveForks writes the children's rows, which say that they are being made
 // until all of them are. It gives those it made also when it fails.
-func (m *Manager) reserveForks(ctx context.Context, parent banger.VM, f Fork, p Progress) ([]*child, error) {
+func (m *Manager) reserveForks(ctx context.Context, parent banger.VM, f Fork, p Progress) (children []*child, err error) {
 	cfg, err := m.config(p)
 	if err != nil {
 		return nil, err
@@ -104,43 +103,36 @@ func (m *Manager) reserveForks(ctx context.Context, parent banger.VM, f Fork, p 
 	if err != nil {
 		return nil, err
 	}
-	var children []*child
-	for _, name := range names {
-		c, err := m.reserveFork(ctx, parent, name, f.Ephemeral, image, cfg)
-		if c != nil {
-			children = append(children, c)
-		}
+	rows := make([]banger.VM, len(names))
+	for i, name := range names {
+		rows[i] = forkOf(parent, name, f.Ephemeral)
+		unlock, err := m.locks.lock(ctx, rows[i].ID)
 		if err != nil {
+			return children, err
+		}
+		children = append(children, &child{row: rows[i], unlock: unlock})
+	}
+	if rows, err = m.Store.ReserveVMs(ctx, rows, cfg.NetworkPrefix); err != nil {
+		return children, err
+	}
+	for i, c := range children {
+		c.row = rows[i]
+		if c.begin, err = m.describe(ctx, c.row, image, cfg); err != nil {
 			return children, err
 		}
 	}
 	return children, nil
 }
 
-func (m *Manager) reserveFork(ctx context.Context, parent banger.VM, name string, ephemeral bool, image Image, cfg config.Config) (*child, error) {
+// forkOf is the row of a copy of parent.
+func forkOf(parent banger.VM, name string, ephemeral bool) banger.VM {
 	spec := parent.Spec
 	spec.Parent, spec.Snapshot, spec.Ephemeral = parent.ID, "", ephemeral
 	spec.Publish = nil // a port of the host can be only one VM's
-	row := banger.VM{
+	return banger.VM{
 		ID: banger.NewID(), Name: name, ImageID: parent.ImageID, State: banger.StateCreated, Spec: spec,
-		Runtime: banger.Runtime{Creating: true},
+		Runtime: banger.Runtime{Creating: true}, Workspace: parent.Workspace,
 	}
-	unlock, err := m.locks.lock(ctx, row.ID)
-	if err != nil {
-		return nil, err
-	}
-	c := &child{row: row, unlock: unlock}
-	if c.row, err = m.Store.ReserveVM(ctx, row, cfg.NetworkPrefix); err != nil {
-		unlock()
-		return nil, err
-	}
-	if !parent.Workspace.IsZero() {
-		if err := m.Store.SetWorkspace(ctx, row.ID, parent.Workspace); err != nil {
-			return c, err
-		}
-	}
-	c.begin, err = m.describe(ctx, c.row, image, cfg)
-	return c, err
 }
 
 // forkNames finds the first run of names that are all free.

@@ -199,7 +199,7 @@ func TestEmptyLayerChangesNothingAndIsSmall(t *testing.T) {
 		}
 	}
 	wantContent(t, dir, want)
-	if after, err := DataSize(dir); err != nil || after-before > 32<<10 {
+	if after, err := DataSize(dir); err != nil || after-before > 512<<10 { // some file systems reserve more than is written
 		t.Errorf("two layers take %d bytes (%v)", after-before, err)
 	}
 	info, err := os.Stat(filepath.Join(dir, "disk.1.qcow2"))

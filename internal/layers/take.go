@@ -158,7 +158,7 @@ func (t *taking) addLayer(files []string) error {
 func (t *taking) link(name string) error {
 	from, to := filepath.Join(t.from, name), filepath.Join(t.to, name)
 	err := os.Link(from, to)
-	if errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EMLINK) || errors.Is(err, unix.EPERM) {
+	if errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EMLINK) {
 		err = ext4.Copy(t.ctx, from, to)
 	}
 	if err == nil {

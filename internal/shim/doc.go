@@ -13,6 +13,12 @@
 // Everything after the lock was given up is politeness: the next shim may
 // already run.
 //
+// # Saved machines
+//
+// A shim begins its VM by a boot, or takes up a machine that was saved: a
+// template's, a copy of a VM that ran, or what this VM was suspended with
+// (suspend.go, wake.go). It finds the layers of the disk by itself each time.
+//
 // # Control socket
 //
 // Both sides speak guestwire, the client opens. Kinds below KindShim go to the

@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -69,6 +70,10 @@ func initMachine(version string) int {
 	sys, err := boot.Up()
 	for _, problem := range sys.Problems {
 		fmt.Fprintln(os.Stderr, "banger:", problem)
+	}
+	if errors.Is(err, boot.ErrTimer) {
+		fmt.Fprintln(os.Stderr, "banger:", err)
+		boot.Reset()
 	}
 	if err != nil {
 		powerOff(err)

@@ -87,14 +87,14 @@ func (b *boot) end() {
 func (s *supervisor) bringUp(b *boot, connect func(*boot) (*guestlink.Link, error)) {
 	link, err := connect(b)
 	if err != nil {
-		s.lost(b, fmt.Sprintf("its agent cannot be spoken to: %v", err))
+		s.notUp(b, fmt.Sprintf("its agent cannot be spoken to: %v", err))
 		return
 	}
 	defer link.Close()
 	b.trace.mark("link")
 	guest, err := s.setUp(context.Background(), link)
 	if err != nil {
-		s.lost(b, fmt.Sprintf("it could not be set up: %v", err))
+		s.notUp(b, fmt.Sprintf("it could not be set up: %v", err))
 		return
 	}
 	b.trace.mark("contract")
@@ -141,6 +141,20 @@ func (s *supervisor) setup() guestwire.Setup {
 	_, _ = rand.Read(setup.Entropy)
 	setup.TimeNanos = time.Now().UnixNano()
 	return setup
+}
+
+// endsSoon is how long a machine may take to end after its agent's line.
+const endsSoon = time.Second
+
+// notUp notes that a guest cannot come up, unless its machine ends: how it did
+// says more, and it may be booted again.
+func (s *supervisor) notUp(b *boot, why string) {
+	select {
+	case <-b.machine.Done():
+		s.log.Info("the guest ended before it was up", "problem", why)
+	case <-time.After(endsSoon):
+		s.lost(b, why)
+	}
 }
 
 func (s *supervisor) lost(b *boot, why string) {

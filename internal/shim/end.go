@@ -122,8 +122,12 @@ func (s *supervisor) interruptSave() {
 	}
 }
 
-// judge says how a boot ended, and whether that was a reboot. A guest that
-// resets before it ever came up would do so for ever.
+// moreBoots is how often a guest that resets before it is up is booted again.
+// One does when its kernel had no luck on a busy host; one that always does
+// would do so for ever.
+const moreBoots = 2
+
+// judge says how a boot ended, and whether that was a reboot.
 func (s *supervisor) judge(b *boot) (exit Exit, reboot bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -137,12 +141,16 @@ func (s *supervisor) judge(b *boot) (exit Exit, reboot bool) {
 	case s.asked != "":
 		exit.Reason, exit.Message = s.asked, askedMessage(s.asked, how)
 	case how.Reason == vmm.Reset && ready:
+		s.failedBoots = 0
 		return exit, true
 	case b.restored != "" && !ready && !s.strict():
 		s.unfit = "its guest did not answer"
 		return exit, true
 	case b.restored != "" && !ready:
 		exit.Reason, exit.Message = ReasonNeverReady, "the guest of the saved machine did not answer"
+	case how.Reason == vmm.Reset && s.failedBoots < moreBoots:
+		s.failedBoots++
+		return exit, true
 	case (how.Reason == vmm.Reset || how.Reason == vmm.Poweroff) && !ready:
 		exit.Reason, exit.Message = ReasonNeverReady, "the guest ended before it came up"
 	case how.Reason == vmm.Poweroff:

@@ -180,6 +180,10 @@ func TestEarlierBootsAreForgottenByTheNext(t *testing.T) {
 
 func TestGuestThatResetsBeforeItIsUpIsNotBootedForEver(t *testing.T) {
 	r := newRig(t, &scripted{}, testLaunch())
+	for range moreBoots {
+		r.machine.end(vmm.Exit{Reason: vmm.Reset})
+		r.machine = <-r.driver.boots
+	}
 	r.machine.end(vmm.Exit{Reason: vmm.Reset})
 	if e := r.recorded(t); e.Reason != ReasonNeverReady || !e.Failed() {
 		t.Fatalf("recorded %+v", e)

@@ -33,22 +33,23 @@ type supervisor struct {
 
 	serving sync.WaitGroup // the accepting goroutine and one per client
 
-	mu        sync.Mutex
-	changed   chan struct{} // closed and replaced at each change
-	launch    Launch        // Ephemeral may change
-	boot      *boot         // the present one
-	boots     int
-	unfit     string // why the machine that was saved was not taken up
-	paused    bool
-	stopping  bool
-	asked     Reason // why we end the VM, or ""
-	interrupt func() // ends the save under way, or nil
-	owners    int
-	streams   int // to the guest
-	answering int // streams of clients being handled
-	touched   time.Time
-	exit      *Exit
-	clients   map[*outbox]bool
+	mu          sync.Mutex
+	changed     chan struct{} // closed and replaced at each change
+	launch      Launch        // Ephemeral may change
+	boot        *boot         // the present one
+	boots       int
+	failedBoots int    // in a row: of guests that reset before they were up
+	unfit       string // why the machine that was saved was not taken up
+	paused      bool
+	stopping    bool
+	asked       Reason // why we end the VM, or ""
+	interrupt   func() // ends the save under way, or nil
+	owners      int
+	streams     int // to the guest
+	answering   int // streams of clients being handled
+	touched     time.Time
+	exit        *Exit
+	clients     map[*outbox]bool
 }
 
 // open takes the VM in dir and boots it. What fails leaves nothing behind.

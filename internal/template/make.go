@@ -144,19 +144,13 @@ func (w *workshop) save(ctx context.Context, t *Template) error {
 	if err := ext4.MakeEmpty(ctx, t.Disk(), w.spec.Key.DiskBytes); err != nil {
 		return err
 	}
-	machine, err := w.driver.Boot(ctx, w.config(diskName), vmm.IO{})
+	token := guestwire.NewToken()
+	t.Token = token[:]
+	machine, link, err := w.bootUp(ctx, token)
 	if err != nil {
 		return err
 	}
 	defer end(machine)
-	token := guestwire.NewToken()
-	t.Token = token[:]
-	link, err := connect(ctx, machine, func() (*guestwire.Conn, error) {
-		return guestwire.Dial(machine.Agent(), token, nil)
-	})
-	if err != nil {
-		return err
-	}
 	if err := w.warm(ctx, link); err != nil {
 		return err
 	}
@@ -164,6 +158,34 @@ func (w *workshop) save(ctx context.Context, t *Template) error {
 		return err
 	}
 	return machine.Save(ctx, vmm.Saved{Memory: memoryName, State: stateName}, nil)
+}
+
+// boots is how often a machine is booted at most: a guest resets at once when
+// its kernel had no luck on a busy host.
+const boots = 3
+
+// bootUp boots the machine until its agent answers.
+func (w *workshop) bootUp(ctx context.Context, token [guestwire.TokenLen]byte) (vmm.Machine, *guestlink.Link, error) {
+	for boot := 1; ; boot++ {
+		machine, err := w.driver.Boot(ctx, w.config(diskName), vmm.IO{})
+		if err != nil {
+			return nil, nil, err
+		}
+		link, err := connect(ctx, machine, func() (*guestwire.Conn, error) {
+			return guestwire.Dial(machine.Agent(), token, nil)
+		})
+		if err == nil {
+			return machine, link, nil
+		}
+		select { // it says how it ended only if it may
+		case <-machine.Done():
+		case <-time.After(time.Second):
+		}
+		end(machine)
+		if machine.Exit().Reason != vmm.Reset || boot == boots {
+			return nil, nil, err
+		}
+	}
 }
 
 func end(m vmm.Machine) {

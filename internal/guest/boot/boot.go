@@ -42,13 +42,16 @@ const deviceDeadline = 5 * time.Second
 const AgentPath = "/run/banger/agent"
 
 // Up brings the machine up. Without a root there is no system: that is the
-// error; everything else that fails is a problem of the System.
+// error, or ErrTimer; everything else that fails is a problem of the System.
 func Up() (*System, error) {
 	s := &System{}
 	if err := mountKernelFileSystems(); err != nil {
 		return s, err
 	}
 	s.cmdline = readCmdline()
+	if err := checkTimer(s.cmdline); err != nil {
+		return s, err
+	}
 	var err error
 	if s.events, err = listenEvents(); err != nil {
 		s.problem("listen for devices", err)

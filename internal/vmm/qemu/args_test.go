@@ -80,7 +80,7 @@ func TestClockIsSetUnderEmulationOnly(t *testing.T) {
 		t.Errorf("kvm: %q, %v", words, err)
 	}
 	words, err := clockArgs(vmm.TCG)
-	if err != nil || len(words) != 3 || !strings.HasPrefix(words[0], "tsc_early_khz=") || words[1] != "tsc=reliable" {
+	if err != nil || len(words) != 4 || !strings.HasPrefix(words[0], "tsc_early_khz=") || words[1] != "tsc=reliable" || words[3] != "banger.timer_khz=62500" {
 		t.Errorf("tcg: %q, %v", words, err)
 	}
 }

@@ -12,7 +12,7 @@ import (
 )
 
 // clockArgs tells an emulated kernel how fast its time stamp counter runs, and
-// our agent that it is emulated.
+// our agent that it is emulated and what the kernel is to find out.
 //
 // TCG hands the host's own counter through (measured: a guest that calibrates
 // finds the host's frequency to 1 kHz). Without being told, a kernel
@@ -32,8 +32,15 @@ func clockArgs(accel vmm.Accel) ([]string, error) {
 	if err != nil {
 		return nil, banger.Errorf(banger.Unavailable, "cannot learn the host's clock frequency: %w", err)
 	}
-	return []string{"tsc_early_khz=" + strconv.FormatInt(khz, 10), "tsc=reliable", "banger.emulated=1"}, nil
+	return []string{
+		"tsc_early_khz=" + strconv.FormatInt(khz, 10), "tsc=reliable",
+		"banger.emulated=1", "banger.timer_khz=" + strconv.Itoa(timerKHz),
+	}, nil
 }
+
+// timerKHz is how fast QEMU's local APIC counts as Linux sets it up: 1 GHz in
+// steps of 16. The kernel measures it, and cannot be told.
+const timerKHz = 1_000_000 / 16
 
 // tscKHz reads the frequency of the host's time stamp counter from
 // /proc/cpuinfo. "cpu MHz" is what the core runs at just now; bogomips is

@@ -136,7 +136,9 @@ func (s *supervisor) setUp(ctx context.Context, link *guestlink.Link) (guestwire
 
 // setup is what makes the guest this VM's own, as of now.
 func (s *supervisor) setup() guestwire.Setup {
+	s.mu.Lock()
 	setup := s.launch.Setup
+	s.mu.Unlock()
 	setup.Entropy = make([]byte, entropyLen)
 	_, _ = rand.Read(setup.Entropy)
 	setup.TimeNanos = time.Now().UnixNano()

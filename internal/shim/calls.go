@@ -194,7 +194,15 @@ func (s *supervisor) growVMM(ctx context.Context, r growRequest) (*boot, error) 
 	if err != nil {
 		return nil, err
 	}
-	return b, b.machine.GrowDisk(ctx, r.Serial, r.Size)
+	if err := b.machine.GrowDisk(ctx, r.Serial, r.Size); err != nil {
+		return nil, err
+	}
+	if r.Serial == diskSerial { // the guest is told, also after a reboot
+		s.mu.Lock()
+		s.launch.Setup.DiskBytes = r.Size
+		s.mu.Unlock()
+	}
+	return b, nil
 }
 
 // keep makes the VM outlive its owners, also if it is launched again.

@@ -277,3 +277,16 @@ func TestFailedBootLeavesNothing(t *testing.T) {
 		t.Fatalf("dial gave %v", err)
 	}
 }
+
+func TestGrownDiskIsGrownInTheGuestToo(t *testing.T) {
+	l := testLaunch()
+	l.Setup.DiskBytes = 1 << 30
+	r := newRig(t, &scripted{agent: echo}, l)
+	r.await(t, r.is(Running))
+	if err := r.GrowDisk(t.Context(), "disk", 2<<30); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.machine.setup.Load().DiskBytes; got != 2<<30 {
+		t.Fatalf("the guest was told of %d bytes", got)
+	}
+}

@@ -46,7 +46,8 @@ type scriptedMachine struct {
 	exit    vmm.Exit
 	pauses  chan string
 	setups  atomic.Int32
-	source  vmm.Source // it was restored from
+	setup   atomic.Pointer[guestwire.Setup] // the last one
+	source  vmm.Source                      // it was restored from
 }
 
 func (d *scripted) Name() string           { return "scripted" }
@@ -90,6 +91,8 @@ func (m *scriptedMachine) comeUp() {
 			var c guestwire.Call
 			switch {
 			case s.Kind == guestwire.KindSetup:
+				setup, _ := guestwire.ParseSetup(s.Body)
+				m.setup.Store(&setup)
 				m.setups.Add(1)
 				s.Finish(guestwire.SetupResult{Kernel: "6.1-test"}.Append(nil))
 			case s.Kind == guestwire.KindCall && json.Unmarshal(s.Body, &c) == nil:
@@ -131,6 +134,9 @@ func (m *scriptedMachine) Pause(context.Context) error  { m.pauses <- "pause"; r
 func (m *scriptedMachine) Resume(context.Context) error { m.pauses <- "resume"; return nil }
 
 func (m *scriptedMachine) GrowDisk(_ context.Context, serial string, _ int64) error {
+	if serial == "disk" {
+		return nil
+	}
 	return banger.Errorf(banger.NotFound, "no disk %s", serial)
 }
 

@@ -7,11 +7,7 @@ import (
 	"os"
 	"regexp"
 	"strconv"
-	"sync/atomic"
 
-	"golang.org/x/sync/errgroup"
-
-	"banger"
 	"banger/internal/vmm"
 )
 
@@ -47,46 +43,6 @@ const (
 	pageOfFile  = 1 << 61 // or shared
 	entrySize   = 8
 )
-
-// span is how many pages a worker takes at a time.
-const span = 4 << 10
-
-// copyOwn writes QEMU's own pages to their places in a file: all that was ever
-// touched of a machine that booted, all that differs from the saved memory of
-// one that was restored. With compare it writes only what the file does not
-// hold already, which leaves a third of the time: two workers can read at once,
-// where only one can write.
-//
-// A page that is QEMU's own remains so: nothing takes memory back from a guest.
-// So one pass while it runs spares the next one, when it stands still, most of
-// the work, and takes no longer if the guest is busy.
-func (r ram) copyOwn(ctx context.Context, to *os.File, compare bool, workers int) error {
-	pagemap, err := os.Open(fmt.Sprintf("/proc/%d/pagemap", r.pid))
-	if err != nil {
-		return err
-	}
-	defer pagemap.Close()
-	var taken atomic.Int64
-	var work errgroup.Group
-	for range workers {
-		work.Go(func() error {
-			c := copier{ram: r, to: to, compare: compare}
-			for {
-				first := taken.Add(span) - span
-				if first >= r.size/vmm.PageSize {
-					return c.flush()
-				}
-				if ctx.Err() != nil {
-					return banger.Errorf(banger.Cancelled, "%w", context.Cause(ctx))
-				}
-				if err := r.ownPages(pagemap, first, c.add); err != nil {
-					return err
-				}
-			}
-		})
-	}
-	return work.Wait()
-}
 
 // ownPages calls do with the number of each page of a span that is QEMU's own,
 // in order.

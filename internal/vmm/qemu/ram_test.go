@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"strings"
 	"testing"
 	"unsafe"
 
@@ -24,6 +25,16 @@ func ownMemory(t *testing.T, pages int) ([]byte, ram) {
 	t.Cleanup(func() { unix.Munmap(memory) })
 	at := int64(uintptr(unsafe.Pointer(&memory[0])))
 	return memory, ram{pid: os.Getpid(), at: at, size: int64(len(memory))}
+}
+
+func beginCopy(t *testing.T, r ram, to *os.File) *memoryCopy {
+	t.Helper()
+	c, err := r.copyTo(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.close() })
+	return c
 }
 
 func emptyFile(t *testing.T, size int64) *os.File {
@@ -48,9 +59,12 @@ func TestSecondCopyCatchesUpWithTheMemory(t *testing.T) {
 	}
 	page(1)[0] = 0 // touched, and zero
 	to := emptyFile(t, r.size)
-	if err := r.copyOwn(t.Context(), to, false, 1); err != nil {
+	c := beginCopy(t, r, to)
+	if err := c.pass(t.Context(), 1); err != nil {
 		t.Fatal(err)
 	}
+	wantCopy(t, to, memory)
+	c.warm()
 	wantCopy(t, to, memory)
 	clear(page(0))             // was data
 	clear(page(2 * span / 3))  // the same, or never touched
@@ -59,7 +73,7 @@ func TestSecondCopyCatchesUpWithTheMemory(t *testing.T) {
 	page(span + 2)[9]++        // in the next span
 	page(pages - 1)[4095] = 42 // the last
 	page(3)[vmm.PageSize-1]++  // changed
-	if err := r.copyOwn(t.Context(), to, true, 2); err != nil {
+	if err := c.pass(t.Context(), 2); err != nil {
 		t.Fatal(err)
 	}
 	wantCopy(t, to, memory)
@@ -94,11 +108,28 @@ func TestCopyEndsWithItsContext(t *testing.T) {
 	why := errors.New("no time left")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(why)
-	if err := r.copyOwn(ctx, to, false, 1); banger.CodeOf(err) != banger.Cancelled || !errors.Is(err, why) {
+	if err := beginCopy(t, r, to).pass(ctx, 1); banger.CodeOf(err) != banger.Cancelled || !errors.Is(err, why) {
 		t.Errorf("err = %v", err)
 	}
 	var first [1]byte
 	if _, err := to.ReadAt(first[:], 0); err != nil || first[0] != 0 {
 		t.Errorf("it copied %v all the same (%v)", first, err)
+	}
+}
+
+func TestCopySaysThatTheFileCannotBeReadBack(t *testing.T) {
+	memory, r := ownMemory(t, 3)
+	memory[0] = 1
+	to := emptyFile(t, r.size)
+	c := beginCopy(t, r, to)
+	err := c.pass(t.Context(), 1)
+	if err == nil {
+		err = to.Truncate(0) // any access to the map is a fault now
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.pass(t.Context(), 2); err == nil || !strings.HasPrefix(err.Error(), "cannot read what was saved") {
+		t.Errorf("err = %v", err)
 	}
 }

@@ -97,9 +97,11 @@ func (m *machine) save(ctx context.Context, to savedFiles, pausing func(), froze
 	if err != nil {
 		return err
 	}
-	if err := m.prepareSave(ctx, memory, to.memory); err != nil {
+	copied, err := m.prepareSave(ctx, memory, to.memory)
+	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, copied.close()) }()
 	var status struct{ Running bool }
 	if err := m.query(ctx, "query-status", nil, &status); err != nil {
 		return err
@@ -118,7 +120,7 @@ func (m *machine) save(ctx context.Context, to savedFiles, pausing func(), froze
 	if err := m.Pause(ctx); err != nil {
 		return err
 	}
-	if err := m.copyFrozen(ctx, memory, to, frozen); err != nil {
+	if err := m.copyFrozen(ctx, copied, to, frozen); err != nil {
 		return err
 	}
 	return to.close()
@@ -129,7 +131,7 @@ func (m *machine) save(ctx context.Context, to savedFiles, pausing func(), froze
 // write. And it copies the memory: what the guest changes after that is little
 // beside what it does not. The first turn can take long, and the guest writes
 // on meanwhile, so what must be fresh comes in the second.
-func (m *machine) prepareSave(ctx context.Context, memory ram, to *os.File) error {
+func (m *machine) prepareSave(ctx context.Context, memory ram, to *os.File) (*memoryCopy, error) {
 	err := m.whileWritingOut(func() error {
 		if m.base == nil {
 			return to.Truncate(m.cfg.MemoryMiB << 20)
@@ -137,9 +139,20 @@ func (m *machine) prepareSave(ctx context.Context, memory ram, to *os.File) erro
 		return vmm.CopySparse(to, m.base)
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return m.whileWritingOut(func() error { return memory.copyOwn(ctx, to, false, workersLive) })
+	copied, err := memory.copyTo(to)
+	if err != nil {
+		return nil, err
+	}
+	err = m.whileWritingOut(func() error {
+		defer copied.warm()
+		return copied.pass(ctx, workersLive)
+	})
+	if err != nil {
+		return nil, errors.Join(err, copied.close())
+	}
+	return copied, nil
 }
 
 // whileWritingOut does something while the dirty pages of the disks are written.
@@ -166,9 +179,9 @@ func writeOut(path string) error {
 
 // copyFrozen copies what stands still: what is new in memory, devices and
 // disks, at once.
-func (m *machine) copyFrozen(ctx context.Context, memory ram, to savedFiles, frozen func() error) error {
+func (m *machine) copyFrozen(ctx context.Context, memory *memoryCopy, to savedFiles, frozen func() error) error {
 	var work errgroup.Group
-	work.Go(func() error { return memory.copyOwn(ctx, to.memory, true, workersFrozen) })
+	work.Go(func() error { return memory.pass(ctx, workersFrozen) })
 	devices, err := m.deviceState(ctx)
 	if err == nil {
 		err = writeState(to.state, vmm.StateOf(Driver{}.Name(), m.monitor.version, m.cfg), devices)

@@ -1,0 +1,109 @@
+package qemu
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"runtime/debug"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"banger"
+	"banger/internal/vmm"
+)
+
+// content is what a page of the file holds.
+type content uint8
+
+const (
+	unknown content = iota // not written by us
+	zero
+	data
+)
+
+// memoryCopy copies a machine's memory into a file, in passes: the first while
+// the guest runs, the last while it stands still. A page that is QEMU's own
+// remains so, since nothing takes memory back from a guest; so a pass spares
+// the next one all that did not change, and takes no longer if the guest is busy.
+type memoryCopy struct {
+	ram  ram
+	to   *os.File
+	held []content // by page
+	view []byte    // the file, mapped; only data may be touched, since a hole would become a page
+}
+
+// copyTo begins a copy into a file that has its size already.
+func (r ram) copyTo(to *os.File) (*memoryCopy, error) {
+	view, err := unix.Mmap(int(to.Fd()), 0, int(r.size), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("cannot map the memory's file: %w", err)
+	}
+	return &memoryCopy{ram: r, to: to, held: make([]content, r.size/vmm.PageSize), view: view}, nil
+}
+
+// close takes the map away, with which the file could not be sealed.
+func (m *memoryCopy) close() error { return unix.Munmap(m.view) }
+
+// span is how many pages a worker takes at a time.
+const span = 4 << 10
+
+// pass writes QEMU's own pages to their places in the file, if they are not
+// there already: all that was ever touched of a machine that booted, all that
+// differs from the saved memory of one that was restored.
+func (m *memoryCopy) pass(ctx context.Context, workers int) error {
+	pagemap, err := os.Open(fmt.Sprintf("/proc/%d/pagemap", m.ram.pid))
+	if err != nil {
+		return err
+	}
+	defer pagemap.Close()
+	var taken atomic.Int64
+	var work errgroup.Group
+	for range workers {
+		work.Go(func() error { return m.work(ctx, pagemap, &taken) })
+	}
+	return work.Wait()
+}
+
+// work does spans until all are taken.
+func (m *memoryCopy) work(ctx context.Context, pagemap *os.File, taken *atomic.Int64) (err error) {
+	// A file on a broken disk cannot be read back, and a map has no other way to say so.
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		caught := recover()
+		if fault, is := caught.(interface{ Addr() uintptr }); is {
+			err = fmt.Errorf("cannot read what was saved of the machine's memory: %v", fault)
+		} else if caught != nil {
+			panic(caught)
+		}
+	}()
+	c := copier{memoryCopy: m}
+	for {
+		first := taken.Add(span) - span
+		if first >= m.ram.size/vmm.PageSize {
+			return c.flush()
+		}
+		if ctx.Err() != nil {
+			return banger.Errorf(banger.Cancelled, "%w", context.Cause(ctx))
+		}
+		if err := m.ram.ownPages(pagemap, first, c.add); err != nil {
+			return err
+		}
+	}
+}
+
+// warm has the kernel set up the map where there is data, which costs the next
+// pass more than to compare. A kernel before 5.14 cannot, and the pass does.
+func (m *memoryCopy) warm() {
+	for i := 0; i < len(m.held); {
+		n := 1
+		for i+n < len(m.held) && m.held[i+n] == m.held[i] {
+			n++
+		}
+		if m.held[i] == data {
+			_ = unix.Madvise(m.view[i*vmm.PageSize:(i+n)*vmm.PageSize], unix.MADV_POPULATE_READ)
+		}
+		i += n
+	}
+}

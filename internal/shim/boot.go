@@ -175,35 +175,36 @@ func (s *supervisor) giveUp(b *boot) {
 	s.log.Warn("the guest did not come up in time")
 }
 
-// awaitGuest waits until the guest can be spoken to. It returns neither link
-// nor error once done is closed.
-func (s *supervisor) awaitGuest(done <-chan struct{}) (*guestlink.Link, error) {
+// awaitGuest waits until the guest can be spoken to, and says which boot's it
+// is. It returns neither link nor error once done is closed.
+func (s *supervisor) awaitGuest(done <-chan struct{}) (link *guestlink.Link, boots int, err error) {
 	for {
-		link, changed, err := s.guest()
+		var changed <-chan struct{}
+		link, boots, changed, err = s.guest()
 		if link != nil || err != nil {
-			return link, err
+			return link, boots, err
 		}
 		select {
 		case <-changed:
 		case <-done:
-			return nil, nil
+			return nil, 0, nil
 		}
 	}
 }
 
 // guest gives the link, or why there will be none, or what to wait for.
-func (s *supervisor) guest() (*guestlink.Link, <-chan struct{}, error) {
+func (s *supervisor) guest() (_ *guestlink.Link, boots int, changed <-chan struct{}, _ error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch st := s.state(); {
 	case st == Ended || st == Stopping:
-		return nil, nil, s.notRunning()
+		return nil, 0, nil, s.notRunning()
 	case st == Paused:
-		return nil, nil, banger.Errorf(banger.NotRunning, "%s is paused", s.launch.Name).
+		return nil, 0, nil, banger.Errorf(banger.NotRunning, "%s is paused", s.launch.Name).
 			Hint("banger vm resume %s", s.launch.Name)
 	case s.boot.problem != "":
-		return nil, nil, banger.Errorf(banger.Unavailable, "cannot reach the guest of %s: %s", s.launch.Name, s.boot.problem).
+		return nil, 0, nil, banger.Errorf(banger.Unavailable, "cannot reach the guest of %s: %s", s.launch.Name, s.boot.problem).
 			Hint("banger vm logs %s", s.launch.Name)
 	}
-	return s.boot.link, s.changed, nil
+	return s.boot.link, s.boots, s.changed, nil
 }

@@ -132,7 +132,7 @@ func (s *supervisor) answer(st *guestwire.Stream) {
 func (s *supervisor) relay(st *guestwire.Stream) {
 	s.count(1)
 	defer s.count(-1)
-	link, err := s.awaitGuest(st.Done())
+	link, boots, err := s.awaitGuest(st.Done())
 	if err != nil {
 		refuse(st, err)
 		return
@@ -141,7 +141,7 @@ func (s *supervisor) relay(st *guestwire.Stream) {
 		return
 	}
 	if err := link.Conn().Relay(st); err != nil {
-		s.explain(st, err)
+		s.explain(st, boots, err)
 	}
 }
 
@@ -156,23 +156,23 @@ func (s *supervisor) count(n int) {
 // lostBound is how long the reason of a lost link may take to be known.
 const lostBound = 2 * time.Second
 
-// explain ends a stream whose guest half failed. A link is lost a moment
-// before it is known why.
-func (s *supervisor) explain(st *guestwire.Stream, err error) {
+// explain ends a stream whose guest half failed, in the boot of that number. A
+// link is lost a moment before it is known why, or noticed a moment after.
+func (s *supervisor) explain(st *guestwire.Stream, boots int, err error) {
 	select {
 	case <-st.Done(): // its client is gone
 		return
 	default:
 	}
-	before, changed := s.status()
 	bound := time.NewTimer(lostBound)
 	defer bound.Stop()
-	for now := before; ; now, changed = s.status() {
+	for {
+		now, changed := s.status()
 		switch {
 		case now.Exit != nil:
 			refuse(st, banger.Errorf(banger.Unavailable, "the guest is gone: %s", now.Exit.Message))
 			return
-		case now.Boots != before.Boots:
+		case now.Boots != boots:
 			refuse(st, banger.Errorf(banger.Unavailable, "the guest is gone: it rebooted"))
 			return
 		}

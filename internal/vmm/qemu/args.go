@@ -116,6 +116,15 @@ func kernelCmdline(cfg vmm.Config, clock []string) string {
 		"8250.nr_uarts=1",   // do not probe for three that are not there
 	}
 	words = append(words, clock...)
+	if cfg.Accel == vmm.TCG {
+		words = append(words,
+			"banger.emulated=1", // for our agent
+			// What the kernel does not know is init's environment. Under
+			// emulation everything takes longer than the 10 ms after which Go
+			// interrupts with a signal what runs: a twentieth of a warm start.
+			"GODEBUG=asyncpreemptoff=1",
+		)
+	}
 	if cfg.Cmdline != "" {
 		words = append(words, cfg.Cmdline)
 	}

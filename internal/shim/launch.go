@@ -87,4 +87,15 @@ func ReadLaunch(dir paths.VM) (Launch, error) {
 	return l, nil
 }
 
-func (l Launch) write(dir paths.VM) error { return writeJSON(dir.Launch(), l) }
+// write writes launch.json. That of a VM which does not outlive a power cut
+// need not either.
+func (l Launch) write(dir paths.VM) error {
+	if !l.Ephemeral {
+		return writeJSON(dir.Launch(), l)
+	}
+	text, err := json.Marshal(l)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(dir.Launch(), text, 0o600)
+}

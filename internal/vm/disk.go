@@ -33,10 +33,11 @@ func (m *Manager) makeDir(ctx context.Context, vm banger.VM, fork *template.Fork
 	if err := m.makeDisk(ctx, dir.Disk(), vm.Spec.DiskBytes, fork); err != nil {
 		return err
 	}
-	if !vm.Spec.Ephemeral { // which no power cut leaves behind
-		if err := syncFile(dir.Disk()); err != nil {
-			return fileError(err)
-		}
+	if vm.Spec.Ephemeral { // of which a power cut may leave as much as it likes
+		return fileError(os.Rename(string(dir), string(m.Dirs.VM(vm.ID))))
+	}
+	if err := syncFile(dir.Disk()); err != nil {
+		return fileError(err)
 	}
 	return fileError(artifact.Rename(string(dir), string(m.Dirs.VM(vm.ID))))
 }

@@ -40,7 +40,6 @@ func (m *Manager) Create(ctx context.Context, c Create, p Progress) (View, error
 	if vm, err = m.reserve(ctx, vm, cfg.NetworkPrefix, taken); err != nil {
 		return View{}, err
 	}
-	watch.mark("reserve")
 	kept, err := m.build(ctx, c, vm, image, cfg, watch, p)
 	if err != nil && !kept {
 		m.undo(ctx, vm)
@@ -121,6 +120,7 @@ func (m *Manager) build(ctx context.Context, c Create, vm banger.VM, image Image
 		}
 		defer b.close()
 	}
+	watch.mark("reserve")
 	p.Stage("create disk")
 	if err := m.makeDir(ctx, vm, b.fork); err != nil {
 		return false, err

@@ -38,6 +38,7 @@ var sysctls = []struct{ name, value string }{
 	{"kernel.pid_max", "4194304"},
 	{"vm.max_map_count", "1048576"},
 	{"net.ipv4.ping_group_range", "0 2147483647"},
+	{"vm.compaction_proactiveness", "0"}, // or a kernel thread looks twice a second whether there is something to do
 }
 
 // setSysctls leaves out what this kernel does not have.

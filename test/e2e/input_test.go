@@ -1,10 +1,12 @@
 package e2e
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"banger/test/world"
@@ -106,6 +108,65 @@ func TestMissingQEMUIsNamed(t *testing.T) {
 	writeConfig(t, w, `qemu_bin = "/nonexistent/qemu-system-x86_64"`)
 	r := w.Banger("run", "--rm", "--", "true")
 	if r.Status != 125 || !strings.Contains(r.Stderr, "/nonexistent/qemu-system-x86_64") || !strings.Contains(r.Stderr, "hint:") {
+		t.Errorf("status %d, %s", r.Status, r.Stderr)
+	}
+	w.expectNothingLeft(t)
+}
+
+// A guest whose root is no file system.
+func TestGuestThatCannotStartIsKeptAsErrorWithItsConsole(t *testing.T) {
+	w := borrowedWorld(t, "no-root")
+	images, _ := filepath.Glob(filepath.Join(w.State(), "images/*/rootfs.ext4"))
+	if len(images) != 1 {
+		t.Fatalf("images: %q", images)
+	}
+	// Replaced, not written to: it shares its file with the other worlds.
+	info, err := os.Stat(images[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Remove(images[0]), os.WriteFile(images[0], nil, 0o600), os.Truncate(images[0], info.Size())); err != nil {
+		t.Fatal(err)
+	}
+	r := w.Banger("run", "--name", "hopeless", "--memory", "512", "--", "true")
+	if r.Status != 125 || !strings.Contains(r.Stderr, "before it came up") || !strings.Contains(r.Stderr, "banger vm logs hopeless") {
+		t.Errorf("status %d, %s", r.Status, r.Stderr)
+	}
+	vm := w.show(t, "hopeless")
+	if vm.State != "error" || !strings.Contains(vm.LastError, "before it came up") || alive(vm.VMMPID) {
+		t.Errorf("shown as %+v", vm)
+	}
+	if logs := w.must(t, "logs", "hopeless"); !strings.Contains(logs, "cannot mount the root") {
+		t.Errorf("the console has %q", logs)
+	}
+	w.must(t, "rm", "hopeless")
+	w.expectNothingLeft(t)
+}
+
+func TestImageThatCannotBeBuiltSaysWhatIsMissing(t *testing.T) {
+	w := newWorld(t, "no-mmdebstrap")
+	if err := os.MkdirAll(w.State(), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	command(t, "cp", "-al", filepath.Join(shared.State(), "kernels"), w.State())
+	w.Extra = []string{"PATH=/nonexistent"}
+	r := w.Banger("run", "--rm", "--", "true")
+	if r.Status != 125 || !strings.Contains(r.Stderr, "mmdebstrap is not installed") || !strings.Contains(r.Stderr, "hint: sudo apt install") {
+		t.Errorf("status %d, %s", r.Status, r.Stderr)
+	}
+	w.expectNothingLeft(t)
+}
+
+// As when the network is down: the lists of packages cannot be fetched.
+func TestPackageSourcesThatCannotBeReachedAreNamed(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("a network of its own needs root")
+	}
+	w := newWorld(t, "no-network")
+	cmd := w.Command("run", "--rm", "--", "true")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	r := world.Finish(cmd) // the daemon that it starts is in that network too
+	if r.Status != 125 || !strings.Contains(r.Stderr, "package sources cannot be reached") || !strings.Contains(r.Stderr, "hint:") {
 		t.Errorf("status %d, %s", r.Status, r.Stderr)
 	}
 	w.expectNothingLeft(t)

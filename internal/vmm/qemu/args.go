@@ -117,13 +117,10 @@ func kernelCmdline(cfg vmm.Config, clock []string) string {
 	}
 	words = append(words, clock...)
 	if cfg.Accel == vmm.TCG {
-		words = append(words,
-			"banger.emulated=1", // for our agent
-			// What the kernel does not know is init's environment. Under
-			// emulation everything takes longer than the 10 ms after which Go
-			// interrupts with a signal what runs: a twentieth of a warm start.
-			"GODEBUG=asyncpreemptoff=1",
-		)
+		// What the kernel does not know is init's environment. Under emulation
+		// everything takes longer than the 10 ms after which Go interrupts with
+		// a signal what runs: a twentieth of a warm start.
+		words = append(words, "GODEBUG=asyncpreemptoff=1")
 	}
 	if cfg.Cmdline != "" {
 		words = append(words, cfg.Cmdline)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -74,6 +75,7 @@ type guestCommand struct {
 	shim    *shim.Client
 	request guestwire.Exec
 	timeout time.Duration
+	expired atomic.Bool // timeout has passed
 	stream  *guestwire.Stream
 }
 
@@ -130,22 +132,29 @@ func (g *guestCommand) limit(s *guestwire.Stream, cancel context.CancelCauseFunc
 	if g.timeout == 0 {
 		return func() {}
 	}
-	timedOut := banger.Errorf(banger.Cancelled, "the command was ended: it ran longer than %s", g.timeout)
 	t := time.AfterFunc(g.timeout, func() {
+		g.expired.Store(true) // before the command can end by it
 		_ = s.Control(guestwire.SignalControl(uint8(syscall.SIGTERM)))
 		select {
 		case <-s.Done():
 		case <-time.After(10 * time.Second):
 		}
-		cancel(ours{timedOut})
+		cancel(g.timedOut())
 	})
 	return func() { t.Stop() }
+}
+
+func (g *guestCommand) timedOut() error {
+	return ours{banger.Errorf(banger.Cancelled, "the command was ended: it ran longer than %s", g.timeout)}
 }
 
 // outcome turns how the stream ended into banger's own end.
 func (g *guestCommand) outcome(ctx context.Context, exit guestwire.Exit, err error) error {
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
+	}
+	if g.expired.Load() {
+		return g.timedOut()
 	}
 	var output errOutput
 	switch {

@@ -35,10 +35,11 @@ func (v *voice) print(t *table) {
 	w.Flush()
 }
 
+// blanks is made once: making it costs more than a cell does.
+var blanks = strings.NewReplacer("\n", " ", "\t", " ")
+
 // oneLine makes a cell of text from anywhere.
-func oneLine(s string) string {
-	return strings.NewReplacer("\n", " ", "\t", " ").Replace(printable(s))
-}
+func oneLine(s string) string { return blanks.Replace(printable(s)) }
 
 // json prints any value.
 func (v *voice) json(value any) error {

@@ -61,7 +61,7 @@ func passInput(s *guestwire.Stream, in io.Reader) {
 func passOutput(s *guestwire.Stream, channel uint8, to io.Writer) error {
 	from := s.Reader(channel)
 	w := &rememberingWriter{to: to}
-	_, _ = io.CopyBuffer(struct{ io.Writer }{w}, from, make([]byte, guestwire.MaxData))
+	_, _ = io.Copy(w, from)
 	if w.err == nil {
 		return nil // the end, or a loss, which Wait reports
 	}

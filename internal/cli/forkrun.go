@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"sync"
 	"time"
 
@@ -200,11 +201,24 @@ func (r *forkRun) report(results []*forkResult) (err error) {
 		}{r.forks, results})
 	} else {
 		r.app.print(forkTable(results))
+		r.remind()
 	}
 	if err == nil && failed {
 		err = statusError(exitFailed)
 	}
 	return err
+}
+
+// remind says how to be rid of copies that stay.
+func (r *forkRun) remind() {
+	if r.rm {
+		return
+	}
+	var names []string
+	for _, vm := range r.forks.VMs {
+		names = append(names, vm.Name)
+	}
+	r.app.hint("the copies stay: banger rm -f %s deletes them", strings.Join(names, " "))
 }
 
 func forkTable(results []*forkResult) *table {

@@ -15,6 +15,7 @@ import (
 	"banger/internal/api"
 	"banger/internal/build"
 	"banger/internal/paths"
+	"banger/internal/peer"
 )
 
 // Options says how to meet a daemon.
@@ -142,18 +143,12 @@ func dial(ctx context.Context, socket string) (net.Conn, error) {
 }
 
 func trusted(conn *net.UnixConn) error {
-	raw, err := conn.SyscallConn()
+	uid, err := peer.UID(conn)
 	if err != nil {
 		return err
 	}
-	var cred *unix.Ucred
-	if e := raw.Control(func(fd uintptr) {
-		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); e != nil || err != nil {
-		return errors.Join(e, err)
-	}
-	if me := os.Geteuid(); int(cred.Uid) != me && me != 0 {
-		return banger.Errorf(banger.Unauthorized, "cannot trust the daemon: the process behind its socket belongs to uid %d", cred.Uid).
+	if me := os.Geteuid(); uid != me && me != 0 {
+		return banger.Errorf(banger.Unauthorized, "cannot trust the daemon: the process behind its socket belongs to uid %d", uid).
 			Hint("set XDG_RUNTIME_DIR to a directory of your own")
 	}
 	return nil

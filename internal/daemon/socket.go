@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger"
+	"banger/internal/peer"
 )
 
 // socket is the listening socket with the directory it lies in.
@@ -78,28 +79,17 @@ func (s *socket) Close() (err error) {
 
 type peerKey struct{}
 
-// withPeer notes who connected; the kernel says so, not the peer.
+// withPeer notes who connected.
 func withPeer(ctx context.Context, c net.Conn) context.Context {
-	return context.WithValue(ctx, peerKey{}, peer(c))
-}
-
-// peer is the uid of the other end, or -1.
-func peer(c net.Conn) int {
-	uid := -1
-	uc, ok := c.(*net.UnixConn)
+	conn, ok := c.(*net.UnixConn)
 	if !ok {
-		return uid
+		return ctx
 	}
-	raw, err := uc.SyscallConn()
+	uid, err := peer.UID(conn)
 	if err != nil {
-		return uid
+		return ctx
 	}
-	_ = raw.Control(func(fd uintptr) {
-		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
-			uid = int(cred.Uid)
-		}
-	})
-	return uid
+	return context.WithValue(ctx, peerKey{}, uid)
 }
 
 // welcome says whether the peer of a request's connection may speak: the

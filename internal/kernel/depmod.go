@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"banger/internal/kmod"
 )
 
 // The files that tell modprobe, and banger's agent, what is where. A kernel
@@ -42,7 +44,7 @@ func newModuleTree(modules []module, order, builtin string) *moduleTree {
 	}
 	for p := range strings.Lines(builtin) {
 		if p = strings.TrimSpace(p); p != "" {
-			t.builtins[moduleName(p)] = p
+			t.builtins[kmod.Name(p)] = p
 		}
 	}
 	return t
@@ -105,8 +107,8 @@ func (t *moduleTree) indexFiles() (map[string][]byte, error) {
 		fmt.Fprintln(&dep, line)
 		depIndex.add(m.name, line, i)
 		for _, a := range m.aliases {
-			fmt.Fprintf(&alias, "alias %s %s\n", underscored(a), m.name)
-			aliasIndex.add(underscored(a), m.name, i)
+			fmt.Fprintf(&alias, "alias %s %s\n", kmod.Canonical(a), m.name)
+			aliasIndex.add(kmod.Canonical(a), m.name, i)
 		}
 		for _, s := range m.softdeps {
 			fmt.Fprintf(&softdep, "softdep %s %s\n", m.name, s)

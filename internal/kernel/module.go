@@ -13,6 +13,8 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
+
+	"banger/internal/kmod"
 )
 
 // maxModule bounds what a compressed module may unpack to.
@@ -30,7 +32,7 @@ type module struct {
 }
 
 func parseModule(p string, content []byte) (module, error) {
-	m := module{path: p, name: moduleName(p)}
+	m := module{path: p, name: kmod.Name(p)}
 	f, err := elf.NewFile(bytes.NewReader(content))
 	if err != nil {
 		return m, fmt.Errorf("%s is no kernel module: %w", p, err)
@@ -63,35 +65,10 @@ func splitDepends(value string) []string {
 	var names []string
 	for name := range strings.SplitSeq(value, ",") {
 		if name != "" {
-			names = append(names, underscored(name))
+			names = append(names, kmod.Canonical(name))
 		}
 	}
 	return names
-}
-
-// moduleName is the name of the module in a file: file names may have
-// hyphens where names have underscores.
-func moduleName(p string) string {
-	name, _, _ := strings.Cut(path.Base(p), ".ko")
-	return underscored(name)
-}
-
-// underscored normalises a name or alias as the kernel's tools do: hyphens
-// become underscores but inside brackets.
-func underscored(s string) string {
-	b := []byte(s)
-	depth := 0
-	for i, c := range b {
-		switch {
-		case c == '[':
-			depth++
-		case c == ']':
-			depth--
-		case c == '-' && depth == 0:
-			b[i] = '_'
-		}
-	}
-	return string(b)
 }
 
 // isModuleFile says whether a file is a module, and gives its path without

@@ -12,6 +12,7 @@ import (
 
 	"banger"
 	"banger/internal/paths"
+	"banger/internal/peer"
 )
 
 // A socket address holds 108 bytes and a state directory may be longer, so the
@@ -78,13 +79,6 @@ func listen(dir paths.VM) (*net.UnixListener, error) {
 
 // trusted says whether the peer is this user or root.
 func trusted(conn *net.UnixConn) bool {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return false
-	}
-	var cred *unix.Ucred
-	failed := raw.Control(func(fd uintptr) {
-		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	})
-	return failed == nil && err == nil && (cred.Uid == 0 || int(cred.Uid) == os.Getuid())
+	uid, err := peer.UID(conn)
+	return err == nil && (uid == 0 || uid == os.Getuid())
 }

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"banger/internal/kmod"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -36,7 +38,7 @@ func Modprobe(names []string) error {
 // resolveModule lists the files to load for a name or an alias, in order. An
 // alias can have several modules; each is wanted.
 func resolveModule(dir, name string) ([]string, error) {
-	name = underscored(name)
+	name = kmod.Canonical(name)
 	modules := []string{name}
 	aliased, err := aliasedModules(filepath.Join(dir, "modules.alias"), name)
 	if err != nil {
@@ -76,7 +78,7 @@ func dependencies(file string, modules []string) ([]string, error) {
 	seen := map[string]bool{}
 	err := eachLine(file, func(line string) {
 		module, needs, _ := strings.Cut(line, ":")
-		if !contains(modules, moduleName(module)) {
+		if !contains(modules, kmod.Name(module)) {
 			return
 		}
 		chain := append([]string{module}, strings.Fields(needs)...)
@@ -111,28 +113,4 @@ func contains(list []string, s string) bool {
 		}
 	}
 	return false
-}
-
-// moduleName is the name of the module in a file.
-func moduleName(file string) string {
-	name, _, _ := strings.Cut(path.Base(file), ".ko")
-	return underscored(name)
-}
-
-// underscored writes a name or alias as the kernel's tables do: hyphens are
-// underscores but inside brackets.
-func underscored(s string) string {
-	b := []byte(s)
-	depth := 0
-	for i, c := range b {
-		switch {
-		case c == '[':
-			depth++
-		case c == ']':
-			depth--
-		case c == '-' && depth == 0:
-			b[i] = '_'
-		}
-	}
-	return string(b)
 }

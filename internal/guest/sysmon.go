@@ -2,7 +2,10 @@ package guest
 
 import (
 	"os"
+	"runtime"
 	"strconv"
+
+	"golang.org/x/sys/unix"
 )
 
 // sysmonSlack is by how much the runtime's monitor may oversleep under
@@ -17,7 +20,7 @@ const sysmonSlack = "4000000" // ns
 // (see initMachine).
 //
 // It is the first thread that the runtime makes, so the one with the least
-// number after our own. No command inherits its slack: it makes no process.
+// number after our own. Threads that it makes inherit its slack: see punctual.
 func calmSysmon() error {
 	entries, err := os.ReadDir("/proc/self/task")
 	if err != nil {
@@ -30,4 +33,15 @@ func calmSysmon() error {
 		}
 	}
 	return os.WriteFile("/proc/"+strconv.Itoa(first)+"/timerslack_ns", []byte(sysmonSlack), 0)
+}
+
+// usualSlack is what the kernel gives the first process.
+const usualSlack = 50_000 // ns
+
+// punctual keeps the caller on a thread whose children's timers are as precise
+// as usual, until done.
+func punctual() (done func()) {
+	runtime.LockOSThread()
+	_, _, _ = unix.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_TIMERSLACK, usualSlack, 0)
+	return runtime.UnlockOSThread
 }

@@ -82,7 +82,11 @@ func (m *system) prepare(attr *processAttr) (undo func()) {
 		attr.UseCgroupFD, attr.CgroupFD = true, int(m.Children.Fd())
 	}
 	m.limits(1024, 0)
-	return func() { m.limits(boot.MaxFiles, -1000) }
+	done := punctual()
+	return func() {
+		done()
+		m.limits(boot.MaxFiles, -1000)
+	}
 }
 
 func (m *system) limits(files uint64, oom int) {

@@ -69,6 +69,7 @@ cd /var/lib/docker; mkdir l u w m && mount -t overlay -o lowerdir=l,upperdir=u,w
 
 var processes = []look{
 	{"limits", `ulimit -Sn; ulimit -Hn`, "1024\n524288"},
+	{"timers as fine as usual", `cat /proc/self/timerslack_ns`, "50000"},
 	{"who is killed for memory", `cat /proc/1/oom_score_adj /proc/self/oom_score_adj`, "-1000\n0"},
 	{"umask", `umask`, "0022"},
 	{"environment", `echo "$HOME $USER $LANG $IS_SANDBOX $PATH"; pwd`,

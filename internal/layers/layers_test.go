@@ -226,6 +226,48 @@ func TestLayerIsNeverOverwrittenNorOfAnImpossibleSize(t *testing.T) {
 	}
 }
 
+// Whoever makes a layer may be killed at any moment: it must be whole when it
+// gets its name.
+func TestLayerIsWholeWhenItGetsItsName(t *testing.T) {
+	dir := disk(t)
+	if err := os.WriteFile(filepath.Join(dir, ".tmp-disk.1.qcow2"), []byte("half a layer"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	watch, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(watch)
+	if _, err := unix.InotifyAddWatch(watch, dir, unix.IN_CREATE|unix.IN_MODIFY); err != nil {
+		t.Fatal(err)
+	}
+	name, err := New(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var events [4096]byte
+	n, err := unix.Read(watch, events[:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := false
+	for left := events[:n]; len(left) >= unix.SizeofInotifyEvent; {
+		mask, length := binary.NativeEndian.Uint32(left[4:]), int(binary.NativeEndian.Uint32(left[12:]))
+		of := string(bytes.TrimRight(left[unix.SizeofInotifyEvent:][:length], "\x00"))
+		if of == name && mask&unix.IN_MODIFY != 0 {
+			t.Errorf("%s was written to under its name", of)
+		}
+		named = named || of == name
+		left = left[unix.SizeofInotifyEvent+length:]
+	}
+	if !named {
+		t.Error("the watch saw nothing")
+	}
+	if entries, err := os.ReadDir(dir); len(entries) != 2 {
+		t.Errorf("left: %v, %v", entries, err)
+	}
+}
+
 func TestLayerThatNamesAFileBelowIsRefused(t *testing.T) {
 	dir := disk(t)
 	name, err := New(dir)

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"os"
+	"path/filepath"
 
 	"banger"
 )
@@ -32,22 +33,27 @@ const sizeAt = 24
 
 // CreateOverlay makes an empty layer of size bytes, with mode 0600. A file that
 // is there already is left alone. It names no file below it: who opens a layer
-// says what that is. It takes three blocks of the file system, and is synced:
-// after a power cut it would else be a file of zeroes, which is no layer, before
-// its guest has flushed anything.
+// says what that is. It takes three blocks of the file system.
+//
+// It gets its name once it is whole and synced: half of one would be taken for
+// the top of a disk, which then could not be used, if whoever makes it is killed
+// or the power is cut. What is flushed to it later makes the name last too.
 func CreateOverlay(path string, size int64) error {
 	if err := checkSize(size); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	made := filepath.Join(filepath.Dir(path), ".tmp-"+filepath.Base(path))
+	os.Remove(made) // of one who was killed
+	f, err := os.OpenFile(made, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return banger.Wrap(err, "cannot make a disk layer")
 	}
-	if err := errors.Join(writeEmpty(f, size), f.Sync(), f.Close()); err != nil {
-		os.Remove(path)
-		return banger.Wrap(err, "cannot make a disk layer")
+	defer os.Remove(made)
+	err = errors.Join(writeEmpty(f, size), f.Sync(), f.Close())
+	if err == nil {
+		err = os.Link(made, path)
 	}
-	return nil
+	return banger.Wrap(err, "cannot make a disk layer")
 }
 
 func checkSize(size int64) error {

@@ -120,7 +120,11 @@ func kernelCmdline(cfg vmm.Config, clock []string) string {
 		// What the kernel does not know is init's environment. Under emulation
 		// everything takes longer than the 10 ms after which Go interrupts with
 		// a signal what runs: a twentieth of a warm start.
-		words = append(words, "GODEBUG=asyncpreemptoff=1")
+		//
+		// QEMU translates a program again wherever it is loaded. With its
+		// libraries at the same place each time a command starts in a third of
+		// the time; who wants them elsewhere sets kernel.randomize_va_space.
+		words = append(words, "GODEBUG=asyncpreemptoff=1", "norandmaps")
 	}
 	if cfg.Cmdline != "" {
 		words = append(words, cfg.Cmdline)

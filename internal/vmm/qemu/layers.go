@@ -69,16 +69,22 @@ func (m *machine) freezeDisk(ctx context.Context, serial, overlay string) error 
 	defer cancel()
 	next := top{path: overlay, level: old.level + 1}
 	if next.set, err = m.passLayer(ctx, m.cfg.At(overlay)); err != nil {
+		m.dropSet(ctx, next.set)
 		return m.mute(err)
 	}
 	if err := m.putOnTop(ctx, serial, old, next); err != nil {
 		m.command(ctx, "blockdev-del", object{"node-name": node(serial, next.level)})
-		m.command(ctx, "remove-fd", object{"fdset-id": next.set})
+		m.dropSet(ctx, next.set)
 		return m.mute(err)
 	}
 	m.tops[serial] = next
 	m.frozen = append(m.frozen, old.set)
-	return m.mute(m.closeFrozen(ctx))
+	if err := m.closeFrozen(ctx); err != nil {
+		// It writes to the overlay by now, which after any other error is
+		// taken away; and it could write to what others share.
+		return m.giveUp("would not let go of the frozen file", err)
+	}
+	return nil
 }
 
 // mute ends a machine that does not answer any more: nobody can tell which
@@ -87,9 +93,23 @@ func (m *machine) mute(err error) error {
 	if !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
+	return m.giveUp("did not answer", err)
+}
+
+func (m *machine) giveUp(why string, err error) error {
 	m.process.Signal(os.Kill)
 	<-m.done
-	return banger.Errorf(banger.NotRunning, "QEMU did not answer and was ended: %w", err)
+	return banger.Errorf(banger.NotRunning, "QEMU %s and was ended: %w", why, err)
+}
+
+// noSet is no set of descriptors: 0 is one.
+const noSet = -1
+
+// dropSet takes back the descriptors of a layer that is not used after all.
+func (m *machine) dropSet(ctx context.Context, set int) {
+	if set != noSet {
+		m.command(ctx, "remove-fd", object{"fdset-id": set})
+	}
 }
 
 // putOnTop has QEMU write to next from now on, and reopen old for reading.
@@ -110,11 +130,11 @@ func (m *machine) putOnTop(ctx context.Context, serial string, old, next top) er
 }
 
 // passLayer gives QEMU a layer's descriptors, as it has them of the disks it
-// began with, and tells their set.
+// began with, and tells their set, also where only one of them got there.
 func (m *machine) passLayer(ctx context.Context, path string) (set int, err error) {
-	var added struct {
+	added := struct {
 		Set int `json:"fdset-id"`
-	}
+	}{noSet}
 	args := object{}
 	for _, way := range []struct {
 		flags int
@@ -122,16 +142,16 @@ func (m *machine) passLayer(ctx context.Context, path string) (set int, err erro
 	}{{os.O_RDONLY, "reader"}, {os.O_RDWR, writer}} {
 		f, err := os.OpenFile(path, way.flags, 0)
 		if errors.Is(err, fs.ErrNotExist) {
-			return 0, banger.Errorf(banger.NotFound, "the layer is missing: %w", err)
+			return added.Set, banger.Errorf(banger.NotFound, "the layer is missing: %w", err)
 		}
 		if err != nil {
-			return 0, err
+			return added.Set, err
 		}
 		args["opaque"] = way.name
 		err = m.explain("add-fd", m.monitor.executeWith(ctx, "add-fd", args, &added, f))
 		f.Close()
 		if err != nil {
-			return 0, err
+			return added.Set, err
 		}
 		args["fdset-id"] = added.Set
 	}

@@ -16,8 +16,8 @@ type SaveRequest struct {
 	// Dir is an existing directory. It takes a file "state", the files of
 	// the disk, and "memory" unless that goes elsewhere. An absolute path.
 	Dir string `json:"dir"`
-	// Memory is the path of an empty file that takes the memory, as in
-	// /proc/PID/fd/N of a file without a name; "" for one in Dir.
+	// Memory is /proc/PID/fd/N of a vmm.NewMemory that takes the memory; ""
+	// for a file in Dir.
 	Memory string `json:"memory,omitempty"`
 }
 
@@ -77,6 +77,12 @@ func (r SaveRequest) open() (to vmm.Saved, err error) {
 	if r.Memory != "" {
 		if to.Into, err = os.OpenFile(r.Memory, os.O_RDWR, 0); err != nil {
 			return to, fileError(err, "cannot open the file for the memory")
+		}
+		// The caller may have given up meanwhile, and have another file by
+		// that number.
+		if !vmm.Fresh(to.Into) {
+			_ = to.Into.Close()
+			return to, banger.Errorf(banger.BadRequest, "%s is no empty memory", r.Memory)
 		}
 	}
 	return to, nil

@@ -3,6 +3,8 @@ package shim
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -70,16 +72,45 @@ func TestSavedVMRunsOnWithItsClockSet(t *testing.T) {
 
 func TestMemoryIsSavedIntoAFileOfTheCallers(t *testing.T) {
 	r := newRig(t, &scripted{agent: echo}, testLaunch())
-	dir, memory := t.TempDir(), filepath.Join(t.TempDir(), "elsewhere")
-	if err := os.WriteFile(memory, nil, 0o600); err != nil {
+	dir := t.TempDir()
+	memory, err := vmm.NewMemory()
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Save(t.Context(), SaveRequest{Dir: dir, Memory: memory}); err != nil {
+	defer memory.Close()
+	request := SaveRequest{Dir: dir, Memory: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), memory.Fd())}
+	if _, err := r.Save(t.Context(), request); err != nil {
 		t.Fatal(err)
 	}
-	text, err := os.ReadFile(memory)
+	text, err := io.ReadAll(memory)
 	if got := names(t, dir); string(text) != "memory" || err != nil || !slices.Equal(got, []string{"state"}) {
 		t.Fatalf("memory %q, %v; it left %q", text, err, got)
+	}
+}
+
+// The number of a file may be another one's by the time a shim looks.
+func TestMemoryIsSavedIntoNoOtherFile(t *testing.T) {
+	r := newRig(t, &scripted{agent: echo}, testLaunch())
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	used, err := vmm.SealedCopy(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer used.Close()
+	for _, memory := range []string{file, fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), used.Fd())} {
+		dir := t.TempDir()
+		if _, err := r.Save(t.Context(), SaveRequest{Dir: dir, Memory: memory}); banger.CodeOf(err) != banger.BadRequest {
+			t.Errorf("%s gave %v", memory, err)
+		}
+		if got := names(t, dir); len(got) > 0 {
+			t.Errorf("it left %q", got)
+		}
+	}
+	if info, err := os.Stat(file); err != nil || info.Size() > 0 {
+		t.Errorf("the file was written to: %v", err)
 	}
 }
 

@@ -56,6 +56,13 @@ func NewMemory() (*os.File, error) {
 	return os.NewFile(uintptr(fd), "memory"), nil
 }
 
+// Fresh says whether a file is a NewMemory that nobody has used yet.
+func Fresh(f *os.File) bool {
+	info, err := f.Stat()
+	set, none := unix.FcntlInt(f.Fd(), unix.F_GET_SEALS, 0) // of a file that has a name: F_SEAL_SEAL, or an error
+	return err == nil && none == nil && set == 0 && info.Size() == 0
+}
+
 // Seal makes a NewMemory one that nobody can change any more.
 func Seal(f *os.File) error {
 	_, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals)

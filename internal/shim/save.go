@@ -116,6 +116,9 @@ func (s *supervisor) unsaved(h *hold, err error) error {
 	if s.exit != nil || s.asked != "" {
 		return s.notRunning()
 	}
+	if diskFull(err) {
+		return fileError(err, "cannot write what is to be saved")
+	}
 	return err
 }
 

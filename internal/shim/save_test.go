@@ -158,7 +158,7 @@ func TestSaveNeedsAGuestThatIsUp(t *testing.T) {
 }
 
 func TestFailedSaveLeavesNothing(t *testing.T) {
-	full := banger.Errorf(banger.NoSpace, "the disk is full")
+	full := banger.Wrap(&os.PathError{Op: "write", Path: "memory", Err: syscall.ENOSPC}, "cannot save the machine")
 	d := &scripted{agent: echo, save: func(_ context.Context, _ *scriptedMachine, to vmm.Saved) error {
 		return os.WriteFile(to.State+".half", nil, 0o600)
 	}}
@@ -173,8 +173,8 @@ func TestFailedSaveLeavesNothing(t *testing.T) {
 		_ = half(ctx, m, to)
 		return full
 	}
-	if _, err := r.Save(t.Context(), SaveRequest{Dir: dir}); banger.CodeOf(err) != banger.NoSpace {
-		t.Fatalf("got %v", err)
+	if _, err := r.Save(t.Context(), SaveRequest{Dir: dir}); banger.CodeOf(err) != banger.NoSpace || len(banger.HintsOf(err)) != 1 {
+		t.Fatalf("got %v, hints %q", err, banger.HintsOf(err))
 	}
 	if got := names(t, dir); !slices.Equal(got, []string{"keep"}) {
 		t.Errorf("it left %q", got)

@@ -215,12 +215,15 @@ func openLog(dir paths.VM) (*os.File, error) {
 
 // fileError gives a failed file operation its code.
 func fileError(err error, format string, args ...any) error {
-	code := banger.Internal
+	e := banger.Errorf(banger.Internal, "%s: %w", fmt.Sprintf(format, args...), err)
 	switch {
-	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
-		code = banger.NoSpace
+	case diskFull(err):
+		e.Code = banger.NoSpace
+		e.Hint("free some disk space, for example with banger vm prune or banger image cache prune")
 	case errors.Is(err, os.ErrNotExist):
-		code = banger.NotFound
+		e.Code = banger.NotFound
 	}
-	return banger.Errorf(code, "%s: %w", fmt.Sprintf(format, args...), err)
+	return e
 }
+
+func diskFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }

@@ -46,7 +46,8 @@ func (s *supervisor) bootFirst(ctx context.Context) error {
 	case r.Strict:
 		return banger.Wrap(err, "the machine it is a copy of cannot be restored")
 	case r.Suspended && !errors.As(err, &never):
-		return banger.Wrap(err, "the VM stays suspended")
+		return banger.Errorf(banger.CodeOf(err), "the VM stays suspended: %w", err).
+			Hint("banger vm start --cold %s boots it from its disk, without its memory", s.launch.Name)
 	}
 	s.refuse(err.Error())
 	return s.bootVMM(ctx)

@@ -207,8 +207,8 @@ func TestStartThatFailsLeavesTheVMSuspended(t *testing.T) {
 	dir, l := suspendedVM(t, d)
 	keepToken(t, dir)
 	gone := banger.Errorf(banger.NotFound, "the VMM is missing")
-	if err := startFailing(t, dir, d, l, func(*scriptedMachine) error { return gone }); banger.CodeOf(err) != banger.NotFound {
-		t.Fatalf("got %v", err)
+	if err := startFailing(t, dir, d, l, func(*scriptedMachine) error { return gone }); banger.CodeOf(err) != banger.NotFound || len(banger.HintsOf(err)) != 1 {
+		t.Fatalf("got %v, hints %q", err, banger.HintsOf(err))
 	}
 	if exists(dir.Scratch("resumed")) {
 		t.Error("it is in two places")

@@ -60,12 +60,10 @@ func (m *Manager) restoreSnapshot(ctx context.Context, row banger.VM, rec snapsh
 		return err
 	}
 	defer os.RemoveAll(scratch)
-	if l != nil {
-		if err := m.end(ctx, row, func(s Shim) (shim.Exit, error) { return s.Kill(ctx, syscall.SIGKILL) }); err != nil {
-			return err
-		}
+	if err := ctx.Err(); err != nil {
+		return err
 	}
-	if err := m.replaceDisk(ctx, row.ID, scratch); err != nil || was == nil {
+	if err := m.replaceDisk(ctx, row, l, scratch); err != nil || was == nil {
 		return err
 	}
 	err = m.startSaved(ctx, row.ID, was, p)
@@ -114,28 +112,34 @@ func (m *Manager) copySnapshot(ctx context.Context, id string, rec snapshotRecor
 	return path, fileError(syncOwn(path))
 }
 
-// replaceDisk gives a VM that does not run the disk in made. With the rename of
-// that directory it is decided: whoever comes later finishes it.
-func (m *Manager) replaceDisk(ctx context.Context, id, made string) error {
-	dir := m.Dirs.VM(id)
-	if exists(dir.Suspended()) {
-		if err := forget(dir); err != nil {
+// replaceDisk ends a VM and gives it the disk in made. Begun, it is finished: half
+// of it would be a power cut for nothing. With the rename of that directory it
+// is decided: whoever comes later finishes it.
+func (m *Manager) replaceDisk(ctx context.Context, row banger.VM, l *live, made string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	defer cancel()
+	if l != nil {
+		if err := m.end(ctx, row, func(s Shim) (shim.Exit, error) { return s.Kill(ctx, syscall.SIGKILL) }); err != nil {
 			return err
 		}
 	}
-	if err := artifact.Rename(made, dir.Restoring()); err != nil {
+	if err := artifact.Rename(made, m.Dirs.VM(row.ID).Restoring()); err != nil {
 		return fileError(err)
 	}
-	return m.finishRestore(ctx, id)
+	return m.finishRestore(ctx, row.ID)
 }
 
 // finishRestore takes a VM to the snapshot it was decided to be taken to, if
-// there is one. Begun again from anywhere it comes to the same end.
+// there is one. Begun again from anywhere it comes to the same end. The memory
+// of a suspended VM goes first: it must not meet another disk.
 func (m *Manager) finishRestore(ctx context.Context, id string) error {
 	dir := m.Dirs.VM(id)
 	rec, err := readSnapshot(dir.Restoring())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
+	}
+	if err == nil && exists(dir.Suspended()) {
+		err = forget(dir)
 	}
 	if err == nil {
 		err = fileError(moveDisk(dir))

@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -192,7 +193,10 @@ func replaced(t *testing.T) (*world, string, paths.VM) {
 func TestRestoreCutOffAnywhereIsFinished(t *testing.T) {
 	in := func(dir paths.VM, name string) string { return filepath.Join(string(dir), name) }
 	for name, cut := range map[string]func(paths.VM) error{
-		"at its begin":    func(paths.VM) error { return nil },
+		"at its begin": func(paths.VM) error { return nil },
+		"of a suspended VM": func(d paths.VM) error {
+			return errors.Join(os.Mkdir(d.Suspended(), 0o700), os.WriteFile(in(d, "suspended/memory"), nil, 0o600))
+		},
 		"after one layer": func(d paths.VM) error { return os.Remove(in(d, "disk.2.qcow2")) },
 		"after all layers": func(d paths.VM) error {
 			return errors.Join(os.Remove(in(d, "disk.2.qcow2")), os.Remove(in(d, "disk.1.qcow2")))
@@ -224,6 +228,21 @@ func TestRestoreCutOffAnywhereIsFinished(t *testing.T) {
 				t.Error("it is not known where the VM is")
 			}
 		})
+	}
+}
+
+func TestRestoreThatHasEndedItsVMIsNotCancelled(t *testing.T) {
+	w, v := parent(t, true)
+	w.snapshot(v.ID, "one")
+	w.writeDisk(v.ID, "later")
+	ctx, cancel := context.WithCancel(t.Context())
+	w.shims.killed = cancel
+	if _, err := w.RestoreSnapshot(ctx, v.ID, "one", true, quiet{}); banger.CodeOf(err) != banger.Cancelled {
+		t.Errorf("got %v", err)
+	}
+	w.want("dir vms/box", "row box stopped")
+	if left := w.left(v.ID); w.readDisk(v.ID) != "of the parent" || len(left) > 0 || exists(w.Dirs.VM(v.ID).Restoring()) {
+		t.Errorf("the disk has %q; left: %q", w.readDisk(v.ID), left)
 	}
 }
 

@@ -238,6 +238,7 @@ type fakeShims struct {
 	guest    func(*fakeShim)         // what a guest does that was just started; nil: it comes up
 	mute     bool                    // shims do not answer
 	onKill   func()
+	killed   func() // when a VM was killed by its shim
 	saveErr  error
 	onSave   func() // when a VM has been saved
 }
@@ -426,6 +427,9 @@ func (s *fakeShim) Stop(context.Context, time.Duration) (shim.Exit, error) {
 func (s *fakeShim) Kill(context.Context, syscall.Signal) (shim.Exit, error) {
 	if err := s.gone(); err != nil {
 		return shim.Exit{}, err
+	}
+	if f := s.shims.killed; f != nil {
+		defer f()
 	}
 	return s.ends(shim.ReasonKilled), nil
 }

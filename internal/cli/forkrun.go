@@ -42,8 +42,9 @@ type forkResult struct {
 	Truncated bool    `json:"truncated,omitempty"` // more was written than is kept
 	Error     string  `json:"error,omitempty"`
 
-	err   error
-	trace []banger.Phase
+	Trace []banger.Phase `json:"trace,omitempty"` // with --trace
+
+	err error
 }
 
 func (r *forkRun) run(ctx context.Context) error {
@@ -144,7 +145,7 @@ func (r *forkRun) one(ctx context.Context, vm api.VM, sh *shim.Client, result *f
 	if r.forkOptions.trace {
 		st, _ := sh.Status(ctx)
 		vm.Trace = st.Trace
-		result.trace = r.trace.of(vm).with("exec", took).phases
+		result.Trace = r.trace.of(vm).with("exec", took).phases
 	}
 }
 
@@ -192,7 +193,7 @@ func (r *forkRun) report(results []*forkResult) (err error) {
 		if one.err != nil {
 			r.app.fail(banger.Wrap(one.err, "cannot run the command in %s", one.Name))
 		}
-		(&trace{phases: one.trace}).report(r.app.voice, r.prefix(api.VM{Name: one.Name}))
+		(&trace{phases: one.Trace}).report(r.app.voice, r.prefix(api.VM{Name: one.Name}))
 	}
 	if r.out.json {
 		err = r.app.json(struct {

@@ -14,6 +14,7 @@ type createOptions struct {
 	app     *app
 	shape   shapeFlags
 	noStart bool
+	json    bool
 }
 
 func newCreate(a *app) *cobra.Command {
@@ -36,6 +37,7 @@ func newCreate(a *app) *cobra.Command {
 	}
 	o.shape.register(a, cmd)
 	cmd.Flags().BoolVar(&o.noStart, "no-start", false, "create it only")
+	cmd.Flags().BoolVar(&o.json, "json", false, "print the VM as JSON")
 	return cmd
 }
 
@@ -50,6 +52,9 @@ func (o *createOptions) run(ctx context.Context, c *client.Client, req api.Creat
 	o.app.say("%s", specLine(vm))
 	if req.Start {
 		o.app.say("ready in %s", elapsed(took))
+	}
+	if o.json {
+		return o.app.json(vm)
 	}
 	_, err = fmt.Fprintln(o.app.Out, vm.Name)
 	return err

@@ -23,6 +23,7 @@ type launch struct {
 	request guestwire.Exec
 	timeout time.Duration
 	trace   *trace
+	json    bool // print the VM, not its name
 
 	client *client.Client
 	vm     api.VM
@@ -42,11 +43,19 @@ func (l *launch) detached(ctx context.Context) error {
 	defer l.client.Close()
 	l.trace.start(l.vm.Trace)
 	l.ready(p)
-	if _, err := fmt.Fprintln(l.app.Out, l.vm.Name); err != nil {
+	if err := l.print(); err != nil {
 		return err
 	}
 	l.remind()
 	return nil
+}
+
+func (l *launch) print() error {
+	if l.json {
+		return l.app.json(l.vm)
+	}
+	_, err := fmt.Fprintln(l.app.Out, l.vm.Name)
+	return err
 }
 
 // attached runs the command, or a shell, and returns its status.

@@ -10,6 +10,7 @@ type runOptions struct {
 	rm      bool
 	detach  bool
 	trace   bool
+	json    bool
 }
 
 func newRun(a *app) *cobra.Command {
@@ -38,6 +39,7 @@ stays when the command has ended, unless --rm is given.`,
 	flags.BoolVar(&o.rm, "rm", false, "delete the VM when the command has ended, however it ends")
 	flags.BoolVarP(&o.detach, "detach", "d", false, "start the VM, print its name and return")
 	flags.BoolVar(&o.trace, "trace", false, "say afterwards where the time went")
+	flags.BoolVar(&o.json, "json", false, "with -d: print the VM as JSON, with where the time went")
 	return cmd
 }
 
@@ -63,6 +65,8 @@ func (o *runOptions) check(cmd *cobra.Command) error {
 		if err := o.checkDetached(); err != nil {
 			return err
 		}
+	} else if o.json {
+		return badUsage("--json is for -d: without it stdout is the command's").Hint("banger vm show has the same")
 	}
 	request, err := o.command.request(o.app.tty, o.argv, true)
 	if err != nil {
@@ -73,7 +77,7 @@ func (o *runOptions) check(cmd *cobra.Command) error {
 		return err
 	}
 	vm.Ephemeral, vm.Start, vm.Wait = o.rm, true, o.detach
-	r := &launch{app: o.app, create: vm, request: request, timeout: o.command.timeout, trace: newTrace()}
+	r := &launch{app: o.app, create: vm, request: request, timeout: o.command.timeout, trace: newTrace(), json: o.json}
 	if o.detach {
 		err = r.detached(cmd.Context())
 	} else {

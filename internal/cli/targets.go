@@ -48,6 +48,17 @@ func (a *app) each(ctx context.Context, c *client.Client, refs []string, act fun
 }
 
 func (a *app) eachTarget(ctx context.Context, targets []target, act func(context.Context, api.VM, *progress) error) error {
+	a.actOn(ctx, targets, act)
+	for _, t := range targets {
+		if t.err == nil {
+			fmt.Fprintln(a.Out, t.vm.Name)
+		}
+	}
+	return a.complain(ctx, targets)
+}
+
+// actOn acts on the valid targets, on all at once, and notes what became of it.
+func (a *app) actOn(ctx context.Context, targets []target, act func(context.Context, api.VM, *progress) error) {
 	p := a.progress()
 	defer p.end()
 	var done sync.WaitGroup
@@ -58,11 +69,13 @@ func (a *app) eachTarget(ctx context.Context, targets []target, act func(context
 		}
 	}
 	done.Wait()
-	p.end()
+}
+
+// complain tells of the targets that did not go well.
+func (a *app) complain(ctx context.Context, targets []target) error {
 	failed := 0
 	for _, t := range targets {
 		if t.err == nil {
-			fmt.Fprintln(a.Out, t.vm.Name)
 			continue
 		}
 		failed++

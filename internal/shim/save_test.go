@@ -280,6 +280,34 @@ func TestOthersWaitForASave(t *testing.T) {
 	}
 }
 
+// A save that fails may still make a layer, which the next machine must know of.
+func TestGuestThatRebootsInASaveIsBootedAfterIt(t *testing.T) {
+	began, proceed, result := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	d := &scripted{agent: echo, save: func(context.Context, *scriptedMachine, vmm.Saved) error {
+		close(began)
+		<-proceed
+		return banger.Errorf(banger.NotRunning, "the machine has ended")
+	}}
+	r := newRig(t, d, testLaunch())
+	go func() {
+		_, err := r.Save(context.Background(), SaveRequest{Dir: string(r.dir)})
+		result <- err
+	}()
+	<-began
+	r.machine.end(vmm.Exit{Reason: vmm.Reset})
+	r.await(t, func(s Status) bool { return s.Problem != "" })
+	for range 50 { // a boot would not take that long
+		if s, err := r.Status(t.Context()); err != nil || s.Boots != 1 {
+			t.Fatalf("%+v, %v", s, err)
+		}
+	}
+	close(proceed)
+	if err := <-result; banger.CodeOf(err) != banger.NotRunning {
+		t.Errorf("the save gave %v", err)
+	}
+	r.await(t, func(s Status) bool { return s.Boots == 2 && s.State == Running })
+}
+
 func TestClientThatLeavesEndsItsSave(t *testing.T) {
 	var c *Client
 	r, _, result := saving(t, func(r *rig) (err error) {

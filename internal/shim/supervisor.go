@@ -28,7 +28,7 @@ type supervisor struct {
 	work     sync.WaitGroup // goroutines of the VM's life; not those of clients
 	clearing sync.WaitGroup // see clear
 	over     chan struct{}  // closed when the VM has ended and exit is set
-	turn     turn           // of pause, resume, grow, save, suspend
+	turn     turn           // of pause, resume, grow, save, suspend, reboot
 	keeping  sync.Mutex     // held while launch.json is written
 
 	serving sync.WaitGroup // the accepting goroutine and one per client
@@ -135,11 +135,21 @@ func (s *supervisor) supervise() Exit {
 			return exit
 		}
 		s.log.Info("the guest rebooted")
-		if err := s.bootVMM(context.Background()); err != nil {
+		if err := s.bootAgain(); err != nil {
 			exit.Reason, exit.Message = ReasonCrashed, "the guest rebooted and could not be booted again: "+err.Error()
 			return exit
 		}
 	}
+}
+
+// bootAgain boots a guest that rebooted, once nobody works on its disk: a save
+// under way, which its machine's end makes fail, may be about to add a layer.
+func (s *supervisor) bootAgain() error {
+	if err := s.turn.take(context.Background()); err != nil {
+		return err
+	}
+	defer s.turn.done()
+	return s.bootVMM(context.Background())
 }
 
 func (s *supervisor) present() *boot {

@@ -83,7 +83,8 @@ func (c *Client) Watch(ctx context.Context, f func(Status)) error {
 }
 
 // Stop ends the VM in good order, its processes within timeout, and returns
-// when the VMM is gone. A VM that does not end is killed soon after timeout.
+// when the VMM is gone. A VM that does not end is killed soon after timeout,
+// which begins when no Save or Suspend is under way any more.
 func (c *Client) Stop(ctx context.Context, timeout time.Duration) (e Exit, err error) {
 	return e, c.call(ctx, methodStop, stopRequest{timeout.Milliseconds()}, &e)
 }

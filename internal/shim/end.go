@@ -40,6 +40,7 @@ func (s *supervisor) beginStop(timeout time.Duration) {
 
 // shutDown asks the guest to end, and ends the VMM where that does not work.
 func (s *supervisor) shutDown(timeout time.Duration) {
+	s.outlastSave()
 	ctx, cancel := context.WithTimeout(context.Background(), timeout+s.margin)
 	defer cancel()
 	if err := s.askGuest(ctx, timeout); err != nil {
@@ -51,6 +52,17 @@ func (s *supervisor) shutDown(timeout time.Duration) {
 	case <-ctx.Done():
 		s.log.Warn("the guest did not end in time and is killed")
 		_ = s.present().machine.Signal(killSignal)
+	}
+}
+
+// outlastSave waits until nobody saves the machine. One who was interrupted may
+// have much to write to the disk still; the guest, whose time to end it would
+// be, stands still meanwhile, and to kill it would lose what it has not written.
+func (s *supervisor) outlastSave() {
+	ctx, cancel := context.WithTimeout(context.Background(), saveBound)
+	defer cancel()
+	if s.turn.take(ctx) == nil {
+		s.turn.done()
 	}
 }
 

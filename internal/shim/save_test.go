@@ -280,6 +280,35 @@ func TestOthersWaitForASave(t *testing.T) {
 	}
 }
 
+// What is saved is synced, which cannot be interrupted and may take minutes.
+func TestStopLetsASlowSaveEndBeforeItCountsTime(t *testing.T) {
+	began, proceed, result := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	d := &scripted{agent: echo, save: func(context.Context, *scriptedMachine, vmm.Saved) error {
+		close(began)
+		<-proceed
+		return nil
+	}}
+	r := newRig(t, d, testLaunch())
+	r.shim.margin = time.Second / 2
+	go func() { _, err := r.Suspend(context.Background()); result <- err }()
+	<-began
+	stopped := make(chan Exit, 1)
+	go func() { e, _ := r.Stop(context.Background(), 0); stopped <- e }()
+	r.await(t, r.is(Stopping))
+	for begun := time.Now(); time.Since(begun) < 2*r.shim.margin; {
+		if s, err := r.Status(t.Context()); err != nil || s.State != Stopping {
+			t.Fatalf("%+v, %v", s, err)
+		}
+	}
+	close(proceed)
+	if err := <-result; banger.CodeOf(err) != banger.NotRunning {
+		t.Errorf("the suspension gave %v", err)
+	}
+	if e := <-stopped; e.VMM.Reason != vmm.Poweroff {
+		t.Errorf("%+v", e)
+	}
+}
+
 // A save that fails may still make a layer, which the next machine must know of.
 func TestGuestThatRebootsInASaveIsBootedAfterIt(t *testing.T) {
 	began, proceed, result := make(chan struct{}), make(chan struct{}), make(chan error, 1)

@@ -2,7 +2,6 @@ package shim
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -58,7 +57,7 @@ func (id Identity) open() (*os.File, error) {
 		return nil, err
 	}
 	fd, err := unix.PidfdOpen(id.PID, unix.PIDFD_NONBLOCK)
-	if errors.Is(err, unix.ESRCH) {
+	if err != nil && !id.present() {
 		return nil, nil
 	}
 	if err != nil {
@@ -67,9 +66,17 @@ func (id Identity) open() (*os.File, error) {
 	f := os.NewFile(uintptr(fd), "pidfd")
 	// The descriptor holds the process; now its start time says whether it
 	// is the one that was meant.
-	if start, err := startTime(id.PID); err != nil || start != id.Start {
+	if !id.present() {
 		_ = f.Close()
 		return nil, nil
 	}
 	return f, nil
+}
+
+// present says whether the process with that pid is the one that was meant.
+// pidfd_open alone does not tell who is gone: as long as somebody of its session
+// lives, as a VMM does that is being taken down, Linux before 6.15 answers EINVAL.
+func (id Identity) present() bool {
+	start, err := startTime(id.PID)
+	return err == nil && start == id.Start
 }

@@ -6,7 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -92,19 +92,24 @@ func (m *Manager) forkDisk(ctx context.Context, dir paths.VM, size int64, fork *
 // removeUnfinished removes a directory that never came to its place. It has
 // our vm.json perhaps not yet, so only what makeDir puts there is removed.
 func removeUnfinished(dir paths.VM) error {
-	names, err := filepath.Glob(filepath.Join(string(dir), ".tmp-*"))
+	names, err := namesIn(string(dir))
+	if errors.Is(err, unix.ENOTDIR) { // what is around is no directory
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	above, err := filepath.Glob(filepath.Join(string(dir), "disk.*.qcow2"))
-	if err != nil {
-		return err
-	}
-	for _, name := range slices.Concat(names, above, []string{dir.Record(), dir.Disk(), string(dir)}) {
-		err := os.Remove(name)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
+	for _, name := range names {
+		path := filepath.Join(string(dir), name)
+		if !strings.HasPrefix(name, paths.ScratchPrefix) && !isLayer(name) && path != dir.Record() && path != dir.Disk() {
+			continue
+		}
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fileError(err)
 		}
+	}
+	if err := os.Remove(string(dir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fileError(err)
 	}
 	return nil
 }

@@ -35,7 +35,7 @@ func (m *Manager) recordEnd(ctx context.Context, id string, exit *shim.Exit) err
 	}
 	m.touchLast(ctx, row)
 	m.drop(id)
-	m.goes(func() { m.flatten(id) })
+	m.goes(func() { m.tidy(id) })
 	return nil
 }
 

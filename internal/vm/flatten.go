@@ -13,28 +13,42 @@ import (
 // it one file again costs a copy of all of it.
 const deepest = 4
 
-// flatten makes the disk of a VM that ended one file again, unless somebody
-// wants something of the VM: then it waits for the next end.
-func (m *Manager) flatten(id string) {
+// tidy does what the end of a VM leaves to do, unless somebody wants something of
+// the VM: then it waits for the next end. What a shim that was killed has left
+// goes, which may be as large as the memory, and the disk becomes one file.
+func (m *Manager) tidy(id string) {
 	ctx, unlock, err := m.locks.lockIdle(m.ctx, id)
 	if err != nil {
 		return
 	}
 	defer unlock()
+	dir := m.Dirs.VM(id)
 	row, err := m.Store.VM(ctx, id)
-	if err != nil || row.Spec.Ephemeral || !m.worthFlattening(id) {
+	if err != nil || row.Spec.Ephemeral || !m.atRest(id) {
 		return
 	}
-	if err := layers.Flatten(ctx, string(m.Dirs.VM(id))); err != nil && ctx.Err() == nil {
+	if err := sweep(dir, false); err != nil {
+		m.Log.Warn("cannot remove what was not finished", "vm", id, "err", err)
+	}
+	if !m.worthFlattening(id) {
+		return
+	}
+	if err := layers.Flatten(ctx, string(dir)); err != nil && ctx.Err() == nil {
 		m.Log.Warn("cannot make a disk one file again", "vm", id, "err", err)
 	}
 }
 
-// worthFlattening says whether a VM does not run and has a disk of layers that
-// are its own, or too many.
+// atRest says whether nobody runs a VM or is about to.
+func (m *Manager) atRest(id string) bool {
+	_, alive, err := m.Shims.Alive(m.Dirs.VM(id))
+	return err == nil && !alive && m.liveOf(id) == nil
+}
+
+// worthFlattening says whether a VM at rest has a disk of layers that are its
+// own, or too many.
 func (m *Manager) worthFlattening(id string) bool {
 	dir := m.Dirs.VM(id)
-	if _, alive, err := m.Shims.Alive(dir); err != nil || alive || m.liveOf(id) != nil || exists(dir.Restoring()) {
+	if exists(dir.Restoring()) {
 		return false
 	}
 	_, above, err := layers.Of(string(dir))

@@ -188,10 +188,10 @@ func (m *Manager) reconcile(ctx context.Context, row banger.VM) (*live, error) {
 	if err := repairHeld(dir, held, row); err != nil {
 		return nil, err
 	}
-	if err := sweep(dir); err != nil {
+	o := m.look(dir)
+	if err := sweep(dir, o.Alive); err != nil {
 		m.Log.Warn("cannot remove what was not finished", "vm", row.ID, "err", err)
 	}
-	o := m.look(dir)
 	if o.Alive {
 		l := m.adopt(row.ID)
 		m.expectOwner(row, l)

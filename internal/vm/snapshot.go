@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"banger"
@@ -215,18 +215,24 @@ func (m *Manager) adoptChildren(ctx context.Context, row banger.VM, gone snapsho
 	return m.rewrite(ctx, row)
 }
 
-// sweep removes what was not finished when a daemon ended.
-func sweep(dir paths.VM) error {
-	var all error
-	for _, pattern := range []string{dir.Scratch("fork-*"), dir.Scratch("restore-*"), dir.Scratch("restored"), dir.Scratch("dropped"), unfinishedSnapshot(dir, "*")} {
-		names, err := filepath.Glob(pattern)
+// sweep removes what was not finished when a daemon ended, or a shim: where one is
+// alive, some of it may be in its hands.
+func sweep(dir paths.VM, alive bool) (all error) {
+	for _, in := range []string{string(dir), dir.Snapshots()} {
+		names, err := namesIn(in)
 		all = errors.Join(all, err)
 		for _, name := range names {
-			all = errors.Join(all, os.RemoveAll(name))
+			what, unfinished := strings.CutPrefix(name, paths.ScratchPrefix)
+			if unfinished && !(alive && in == string(dir) && !daemons(what)) {
+				all = errors.Join(all, os.RemoveAll(filepath.Join(in, name)))
+			}
 		}
 	}
-	if errors.Is(all, fs.ErrNotExist) {
-		return nil
-	}
 	return fileError(all)
+}
+
+// daemons says whether a scratch name is one that this package gives.
+func daemons(what string) bool {
+	kind, _, _ := strings.Cut(what, "-")
+	return slices.Contains([]string{"fork", "restore", "restored", "dropped"}, kind)
 }

@@ -169,6 +169,11 @@ func replaced(t *testing.T) (*world, string, paths.VM) {
 		t.Fatal(err)
 	}
 	w.writeDisk(v.ID, "later")
+	unlock, err := w.locks.lock(t.Context(), v.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
 	rec, err := readSnapshot(w.Dirs.VM(v.ID).Snapshot(s.ID))
 	if err != nil {
 		t.Fatal(err)

@@ -3,11 +3,14 @@ package vm
 import (
 	"context"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"banger"
+	"banger/internal/layers"
 	"banger/internal/shim"
 )
 
@@ -179,5 +182,53 @@ func TestShimKilledAsSoonAsItHadSuspendedLeavesASuspendedVM(t *testing.T) {
 	}
 	if v := w.get(v.ID); v.State != banger.StateSuspended { // the shim says at the start what is wrong
 		t.Errorf("it is %s", v.State)
+	}
+}
+
+func TestWhatWasNotFinishedGoesUnlessAShimMayHaveIt(t *testing.T) {
+	w := newWorld(t)
+	v := w.create(Create{Name: "box", Start: true, Wait: true})
+	leave := func(names ...string) {
+		t.Helper()
+		for _, name := range names {
+			if err := os.MkdirAll(filepath.Join(w.Dirs.VM(v.ID).Scratch(name), "inside"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	leave("suspended", "resumed", "disk.1.qcow2", "fork-1", "restore-1", "restored", "dropped")
+	w.reconcile()
+	left := w.left(v.ID)
+	for i := range left {
+		left[i] = filepath.Base(left[i])
+	}
+	if !slices.Equal(left, []string{".tmp-disk.1.qcow2", ".tmp-resumed", ".tmp-suspended"}) {
+		t.Errorf("of a VM that runs there is left: %q", left)
+	}
+	w.shims.vms[v.ID].crash()
+	w.eventually("nothing is left", func() bool { return len(w.left(v.ID)) == 0 })
+	leave("suspended", "resumed", "disk.ext4")
+	w.reconcile()
+	if left := w.left(v.ID); len(left) > 0 {
+		t.Errorf("of a VM that does not run there is left: %q", left)
+	}
+}
+
+func TestDiskOfAVMThatEndedBecomesOneFile(t *testing.T) {
+	w, v := parent(t, true)
+	for range 2 {
+		if _, err := layers.New(string(w.Dirs.VM(v.ID))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := w.Stop(t.Context(), v.ID, time.Second, quiet{}); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually("the disk is one file", func() bool {
+		_, above, err := layers.Of(string(w.Dirs.VM(v.ID)))
+		return err == nil && len(above) == 0
+	})
+	if got := w.readDisk(v.ID); got != "of the parent" {
+		t.Errorf("it has %q", got)
 	}
 }

@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"net/http"
-	"net/url"
 
 	"banger"
 	"banger/internal/api"
@@ -27,7 +26,7 @@ func (c *Client) RestoreSnapshot(ctx context.Context, ref, snapshot string, req 
 	if snapshot == "" {
 		return vm, noReference("snapshot")
 	}
-	err = c.streamVM(ctx, ref, "/snapshots/"+url.PathEscape(snapshot)+"/restore", req, on, &vm)
+	err = c.streamVM(ctx, ref, at("/snapshots", snapshot, "/restore"), req, on, &vm)
 	return vm, err
 }
 
@@ -36,5 +35,5 @@ func (c *Client) DeleteSnapshot(ctx context.Context, ref, snapshot string) error
 	if snapshot == "" {
 		return noReference("snapshot")
 	}
-	return c.vm(ctx, http.MethodDelete, ref, "/snapshots/"+url.PathEscape(snapshot), nil, nil)
+	return c.vm(ctx, http.MethodDelete, ref, at("/snapshots", snapshot, ""), nil, nil)
 }

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"banger"
-	"banger/internal/layers"
 	"banger/internal/shim"
 )
 
@@ -211,24 +210,5 @@ func TestWhatWasNotFinishedGoesUnlessAShimMayHaveIt(t *testing.T) {
 	w.reconcile()
 	if left := w.left(v.ID); len(left) > 0 {
 		t.Errorf("of a VM that does not run there is left: %q", left)
-	}
-}
-
-func TestDiskOfAVMThatEndedBecomesOneFile(t *testing.T) {
-	w, v := parent(t, true)
-	for range 2 {
-		if _, err := layers.New(string(w.Dirs.VM(v.ID))); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if _, err := w.Stop(t.Context(), v.ID, time.Second, quiet{}); err != nil {
-		t.Fatal(err)
-	}
-	w.eventually("the disk is one file", func() bool {
-		_, above, err := layers.Of(string(w.Dirs.VM(v.ID)))
-		return err == nil && len(above) == 0
-	})
-	if got := w.readDisk(v.ID); got != "of the parent" {
-		t.Errorf("it has %q", got)
 	}
 }

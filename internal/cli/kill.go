@@ -25,7 +25,8 @@ func newKill(a *app) *cobra.Command {
 		Use:   "kill <vm>...",
 		Short: "End VMs at once, like pulling the plug",
 		Long: `Send a signal to the virtual machine monitor of VMs. The guests are not asked: what they have not
-synced is lost. To end a process inside, use banger exec <vm> -- kill.`,
+synced is lost, and a suspended VM loses its memory. To end a process inside, use
+banger exec <vm> -- kill.`,
 		Example:           `  banger vm kill devbox`,
 		Args:              atLeastOne("VM"),
 		ValidArgsFunction: a.completeVMs(many, live),

@@ -25,9 +25,9 @@ func newStart(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "start <vm>...",
 		Short: "Start VMs and wait until they are ready",
-		Long: `Start VMs that were created or stopped, and wait until their guests are ready. A VM that never ran
-is a fork of a template where there is one; others boot from their disks. A VM that runs is left as it
-is.`,
+		Long: `Start VMs that were created, stopped or suspended, and wait until their guests are ready. A suspended
+VM goes on where it was. One that never ran is a fork of a template where there is one; others boot
+from their disks. A VM that runs is left as it is.`,
 		Example: `  banger start devbox
   banger vm start $(banger vm list -q)
   banger vm start devbox --json | jq '.[].trace'`,
@@ -38,7 +38,7 @@ is.`,
 			return a.with(cmd, o.run)
 		},
 	}
-	cmd.Flags().BoolVar(&o.cold, "cold", false, "boot without a template")
+	cmd.Flags().BoolVar(&o.cold, "cold", false, "boot from the disk: without a template, and without the memory of a suspended VM")
 	cmd.Flags().BoolVar(&o.trace, "trace", false, "say afterwards where the time went")
 	cmd.Flags().BoolVar(&o.json, "json", false, "print the VMs as JSON, with where the time went")
 	return cmd

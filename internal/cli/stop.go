@@ -26,7 +26,8 @@ func newStop(a *app) *cobra.Command {
 		Use:   "stop <vm>...",
 		Short: "Stop VMs in good order",
 		Long: `Stop VMs: all processes get TERM, and KILL at half of the timeout; then the file systems are
-synced and made read-only, and the machine ends. Nothing a guest has written is lost.`,
+synced and made read-only, and the machine ends. Nothing a guest has written is lost: a suspended VM
+is resumed first.`,
 		Example: `  banger stop devbox
   banger vm stop --timeout 1m db1 db2`,
 		Args:              atLeastOne("VM"),

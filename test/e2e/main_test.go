@@ -150,13 +150,16 @@ func kill(t *testing.T, pid int) {
 }
 
 // processes lists the processes of this world, by the HOME in their
-// environment or the directory in their command line.
+// environment, the directory in their command line or the one they stand in. A
+// VMM that was restored has only the last.
 func (w home) processes() (found []string) {
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
 	for _, dir := range dirs {
 		cmdline, _ := os.ReadFile(filepath.Join(dir, "cmdline"))
 		environ, _ := os.ReadFile(filepath.Join(dir, "environ"))
-		mine := bytes.Contains(cmdline, []byte(w.Home)) || bytes.Contains(environ, []byte("HOME="+w.Home+"\x00"))
+		cwd, _ := os.Readlink(filepath.Join(dir, "cwd"))
+		mine := bytes.Contains(cmdline, []byte(w.Home)) || bytes.Contains(environ, []byte("HOME="+w.Home+"\x00")) ||
+			strings.HasPrefix(cwd, w.Home+"/")
 		if mine && filepath.Base(dir) != fmt.Sprint(os.Getpid()) {
 			found = append(found, filepath.Base(dir)+" "+strings.ReplaceAll(string(cmdline), "\x00", " "))
 		}

@@ -1,0 +1,276 @@
+package e2e
+
+import (
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Commands that are cut off in the middle by a kill of one of the processes
+// that take part. When that is, is seen by what lies in the directories.
+
+// amid begins a command, waits for a moment of it and gives the command.
+func (w home) amid(t *testing.T, moment func() bool, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := w.Command(args...)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(30 * time.Second); !moment(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+			t.Fatalf("the moment in %v did not come", args)
+		}
+	}
+	return cmd
+}
+
+// there says whether there is a file.
+func there(pattern ...string) bool {
+	found, _ := filepath.Glob(filepath.Join(pattern...))
+	return len(found) > 0
+}
+
+// others are the directories of VMs but this one.
+func (w home) others(dir string) []string {
+	found, _ := filepath.Glob(filepath.Join(w.State(), "vms", "[0-9a-f]*"))
+	return slices.DeleteFunc(found, func(d string) bool { return d == dir })
+}
+
+// shimOf is the process of the shim in a directory, 0 if there is none.
+func (w home) shimOf(dir string) (pid int) {
+	for _, p := range w.processes() {
+		if id, command, _ := strings.Cut(p, " "); strings.Contains(command, " shim "+dir) {
+			pid, _ = strconv.Atoi(id)
+		}
+	}
+	return pid
+}
+
+// cutOff is a VM with a number in its memory, whose commands are cut off.
+type cutOff struct {
+	home
+	dir, secret string
+	alone       int // what there is when nothing goes on
+}
+
+func newCutOff(t *testing.T, world string) *cutOff {
+	t.Helper()
+	c := &cutOff{home: readyWorld(t, world)}
+	c.start(t, "p")
+	c.dir = c.show(t, "p").Dir
+	c.begin(t)
+	c.alone = len(c.leftovers())
+	return c
+}
+
+// begin gives the VM a number, and writes something down.
+func (c *cutOff) begin(t *testing.T) {
+	t.Helper()
+	c.secret = c.serve(t, "p")
+	c.must(t, "exec", "p", "--", "sh", "-c", "echo kept > /root/file; sync")
+}
+
+// Moments.
+func (c *cutOff) saving() bool     { return there(c.dir, ".tmp-fork-*") }
+func (c *cutOff) made() bool       { return len(c.others(c.dir)) > 0 }
+func (c *cutOff) starting() bool   { return c.shimOfCopy() != 0 }
+func (c *cutOff) suspending() bool { return there(c.dir, ".tmp-suspended") }
+func (c *cutOff) written() bool {
+	return there(c.dir, ".tmp-suspended", "state") || there(c.dir, "suspended")
+}
+func (c *cutOff) resuming() bool { return there(c.dir, ".tmp-resumed") }
+
+// victim is who is killed.
+type victim func(c *cutOff, cmd *exec.Cmd, daemon int) int
+
+func theCommand(_ *cutOff, cmd *exec.Cmd, _ int) int   { return cmd.Process.Pid }
+func theDaemon(_ *cutOff, _ *exec.Cmd, daemon int) int { return daemon }
+func theShim(c *cutOff, _ *exec.Cmd, _ int) int        { return c.shimOf(c.dir) }
+func theCopysShim(c *cutOff, _ *exec.Cmd, _ int) int   { return c.shimOfCopy() }
+
+func (c *cutOff) shimOfCopy() int {
+	for _, dir := range c.others(c.dir) {
+		if there(dir, "shim.lock") {
+			return c.shimOf(dir)
+		}
+	}
+	return 0
+}
+
+// kill begins a command and kills the victim in the middle of it. When it
+// returns nothing of the command goes on.
+func (c *cutOff) kill(t *testing.T, moment func() bool, who victim, args ...string) {
+	t.Helper()
+	daemon := c.daemonPID(t)
+	cmd := c.amid(t, moment, args...)
+	kill(t, who(c, cmd, daemon))
+	_ = cmd.Wait()
+	c.Banger("vm", "resume", "p") // takes its turn
+}
+
+func TestKilledAmidAFork(t *testing.T) {
+	c := newCutOff(t, "amid-fork")
+	for _, cut := range []struct {
+		name   string
+		moment func() bool
+		who    victim
+		more   []string // of the command
+	}{
+		{"command while it is saved", c.saving, theCommand, nil},
+		{"command while directories are made", c.made, theCommand, nil},
+		{"command while copies start", c.starting, theCommand, nil},
+		{"command that is to own the copies", c.starting, theCommand, []string{"--rm", "--", "sleep", "600"}},
+		{"daemon while it is saved", c.saving, theDaemon, nil},
+		{"daemon while directories are made", c.made, theDaemon, nil},
+		{"daemon while copies start", c.starting, theDaemon, nil},
+		{"shim of a copy", c.starting, theCopysShim, nil},
+		{"shim of the VM", c.saving, theShim, nil},
+	} {
+		t.Run(cut.name, func(t *testing.T) {
+			c.kill(t, cut.moment, cut.who, append([]string{"vm", "fork", "-n", "3", "p"}, cut.more...)...)
+			if c.show(t, "p").State == "error" { // its shim was killed
+				c.must(t, "start", "p")
+				c.begin(t)
+			}
+			if c.answer(t, "p") != c.secret {
+				t.Error("the VM is another one")
+			}
+			c.expectAllOrNone(t, cut.who, cut.more != nil)
+		})
+	}
+}
+
+// answer is the number in a VM's memory, "" where nobody answers.
+func (c *cutOff) answer(t *testing.T, vm string) string {
+	t.Helper()
+	secret, _, _ := strings.Cut(c.tell(t, vm, ""), " ")
+	return secret
+}
+
+// expectAllOrNone sees that a fork that was cut off made nothing, or nothing
+// that is not whole, and that nothing else is left of it.
+func (c *cutOff) expectAllOrNone(t *testing.T, who victim, owned bool) {
+	t.Helper()
+	copies := strings.Fields(c.must(t, "ps", "-a", "-q"))
+	copies = slices.DeleteFunc(copies, func(id string) bool { return strings.HasPrefix(filepath.Base(c.dir), id) })
+	if n := len(copies); n != 0 && n != 3 {
+		t.Errorf("%d copies are left", n)
+	}
+	for _, id := range copies {
+		if !owned && c.show(t, id).State == "running" && c.answer(t, id) != c.secret {
+			t.Errorf("%s is no copy", id)
+		}
+	}
+	if !owned && len(copies) > 0 {
+		t.Log("all copies were made")
+		c.must(t, append([]string{"rm", "-f"}, copies...)...)
+	}
+	c.expectAlone(t)
+}
+
+// expectAlone sees that there is nothing but the VM.
+func (c *cutOff) expectAlone(t *testing.T) {
+	t.Helper()
+	defer func() {
+		if t.Failed() {
+			t.Logf("left:\n%s", command(t, "ls", "-A", c.dir)+strings.Join(c.leftovers(), "\n"))
+		}
+	}()
+	eventually(t, "what was not finished goes", func() bool {
+		return !there(c.dir, ".tmp-*") && !there(c.dir, "snapshots", ".*") && len(c.leftovers()) == c.alone &&
+			len(strings.Fields(c.must(t, "ps", "-a", "-q"))) == 1
+	})
+}
+
+// Whoever is killed, the VM is the one it was; but if its shim was, which is a
+// power cut.
+func TestKilledAmidASuspension(t *testing.T) {
+	c := newCutOff(t, "amid-suspend")
+	for _, cut := range []struct {
+		name     string
+		moment   func() bool
+		who      victim
+		powerCut bool
+	}{
+		{"command", c.suspending, theCommand, false},
+		{"command at the end", c.written, theCommand, false},
+		{"daemon", c.suspending, theDaemon, false},
+		{"daemon at the end", c.written, theDaemon, false},
+		{"shim", c.suspending, theShim, true},
+	} {
+		t.Run(cut.name, func(t *testing.T) {
+			c.kill(t, cut.moment, cut.who, "vm", "suspend", "p")
+			eventually(t, "it is over", func() bool { return cut.powerCut || !there(c.dir, ".tmp-suspended") })
+			t.Logf("it is %s", c.show(t, "p").State)
+			c.expectWhole(t, cut.powerCut)
+		})
+	}
+	for _, cut := range []struct {
+		name     string
+		who      victim
+		powerCut bool
+	}{
+		{"command amid the resume", theCommand, false},
+		{"daemon amid the resume", theDaemon, false},
+		{"shim amid the resume", theShim, true},
+	} {
+		t.Run(cut.name, func(t *testing.T) {
+			c.must(t, "vm", "suspend", "p")
+			c.kill(t, c.resuming, cut.who, "start", "p")
+			t.Logf("it is %s", c.show(t, "p").State)
+			c.expectWhole(t, cut.powerCut)
+		})
+	}
+}
+
+// expectWhole sees that the VM is there with its memory, or after a power cut
+// with its disk, and begins anew then.
+func (c *cutOff) expectWhole(t *testing.T, powerCut bool) {
+	t.Helper()
+	c.must(t, "start", "p")
+	if got := c.must(t, "exec", "p", "--", "cat", "/root/file"); got != "kept" {
+		t.Errorf("its file has %q", got)
+	}
+	if powerCut {
+		c.begin(t)
+	}
+	if c.answer(t, "p") != c.secret {
+		t.Error("its memory is another one")
+	}
+	c.expectAlone(t)
+}
+
+// No more than this can be written to a file: a disk that is full.
+func limitFiles(t *testing.T, pid int, size uint64) {
+	t.Helper()
+	if err := unix.Prlimit(pid, unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: size, Max: unix.RLIM_INFINITY}, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestWhatCannotBeSavedRunsOn(t *testing.T) {
+	c := newCutOff(t, "cannot-save")
+	shim := c.show(t, "p").ShimPID
+	for _, args := range [][]string{{"vm", "suspend", "p"}, {"vm", "snapshot", "create", "p"}, {"vm", "fork", "p"}} {
+		limitFiles(t, shim, 16<<20)
+		r := c.Banger(args...)
+		limitFiles(t, shim, unix.RLIM_INFINITY)
+		if r.Status != 1 {
+			t.Errorf("%v: status %d, %s", args, r.Status, r.Stderr)
+		}
+		if v := c.show(t, "p"); v.State != "running" || v.ShimPID != shim || c.answer(t, "p") != c.secret {
+			t.Errorf("after %v it is %s", args, v.State)
+		}
+		c.expectAlone(t)
+	}
+	c.must(t, "vm", "suspend", "p") // now it can
+	c.expectWhole(t, false)
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"reflect"
 	"time"
 
 	"banger"
@@ -239,7 +240,7 @@ func (m *Manager) reconcileDead(ctx context.Context, row banger.VM, o Observatio
 
 // repairHeld brings vm.json in line with the row, which is written first.
 func repairHeld(dir paths.VM, h Held, row banger.VM) error {
-	if h.Name == row.Name && h.GuestIP == row.GuestIP && h.Spec.Ephemeral == row.Spec.Ephemeral {
+	if h.Name == row.Name && h.GuestIP == row.GuestIP && reflect.DeepEqual(h.Spec, row.Spec) {
 		return nil
 	}
 	return hold(dir, row)

@@ -227,13 +227,26 @@ func TestReconcileBringsTheRecordInLine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	row.Name = "renamed"
+	row.Name, row.Spec.DiskBytes = "renamed", 3*banger.GiB // as a restored snapshot has it
 	if err := w.rows.UpsertVM(t.Context(), row); err != nil {
 		t.Fatal(err)
 	}
 	w.reconcile()
-	if h, err := readHeld(w.Dirs.VM(v.ID)); err != nil || h.Name != "renamed" {
+	if h, err := readHeld(w.Dirs.VM(v.ID)); err != nil || h.Name != "renamed" || h.Spec.DiskBytes != row.Spec.DiskBytes {
 		t.Errorf("got %+v, %v", h, err)
+	}
+}
+
+func TestReconcileLeavesARecordThatIsRight(t *testing.T) {
+	w := newWorld(t)
+	v := w.create(Create{Name: "devbox", Allow: []string{"example.com"}})
+	before, err := os.Stat(w.Dirs.VM(v.ID).Record())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.reconcile()
+	if after, err := os.Stat(w.Dirs.VM(v.ID).Record()); err != nil || !os.SameFile(before, after) {
+		t.Errorf("it was written again: %v", err)
 	}
 }
 

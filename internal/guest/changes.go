@@ -33,21 +33,21 @@ func (a *agent) changes(c guestwire.Changes) (guestwire.Changed, error) {
 	return r, nil
 }
 
-// nextTick waits for the kernel's clock for files to move on: nothing that was
-// written before has this time, and all that is written from now on has it or a
-// later one.
+// nextTick waits until the kernel's clock for files, which moves in steps, has
+// come past this moment: nothing that was written before has that time, also
+// where a kernel takes the time of some files to the nanosecond, and all that is
+// written from now on has it or a later one.
 func nextTick() int64 {
-	for begun := fileTime(); ; time.Sleep(time.Millisecond) {
-		if now := fileTime(); now != begun {
+	for begun := clock(unix.CLOCK_REALTIME); ; time.Sleep(time.Millisecond) {
+		if now := clock(unix.CLOCK_REALTIME_COARSE); now > begun {
 			return now
 		}
 	}
 }
 
-// fileTime is the time that a file written now gets.
-func fileTime() int64 {
+func clock(id int32) int64 {
 	var now unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &now)
+	_ = unix.ClockGettime(id, &now)
 	return now.Nano()
 }
 

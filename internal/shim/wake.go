@@ -58,11 +58,12 @@ func (s *supervisor) takeUpSuspended(ctx context.Context, t *trace) error {
 	if err != nil {
 		return fileError(err, "cannot look at its disk")
 	}
-	resumed := s.dir.Scratch("resumed")
-	if err := errors.Join(os.Rename(s.dir.Suspended(), resumed), syncDir(string(s.dir))); err != nil {
+	if err := os.Rename(s.dir.Suspended(), s.dir.Scratch("resumed")); err != nil {
 		return fileError(err, "cannot take the suspended machine from its place")
 	}
-	err = s.restoreVMM(ctx, RestoredSuspended, from, memory, t)
+	if err = syncDir(string(s.dir)); err == nil {
+		err = s.restoreVMM(ctx, RestoredSuspended, from, memory, t)
+	}
 	var never unfit
 	if err != nil && !errors.As(err, &never) {
 		if s.putBack(before) {

@@ -45,8 +45,8 @@ const (
 	memoryEnv = "BANGER_SHIM_MEMORY"
 )
 
-// resumeBound is far above what reading the largest memory takes.
-const resumeBound = 5 * time.Minute
+// resumeBound is for reading a memory, which takes no longer than writing it.
+const resumeBound = saveBound
 
 // started is the line on that pipe; an empty Code is success.
 type started struct {

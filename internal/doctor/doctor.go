@@ -51,8 +51,7 @@ type exam struct {
 	kernel string // the default kernel's vmlinux, once found
 }
 
-// Check runs all checks. It takes up to half a minute where KVM was never
-// tried.
+// Check runs all checks. It takes up to a minute where KVM was never tried.
 func Check(ctx context.Context, dirs paths.Dirs) []Row {
 	e := &exam{dirs: dirs, host: thisHost()}
 	for _, check := range []func(context.Context){

@@ -45,10 +45,10 @@ type Probe struct {
 
 // Limits of the trial. The kernel prints from its first milliseconds on, so
 // silence means that it spins; a slow nested host is given time as long as it
-// speaks.
+// speaks (in an emulated one, some 16 to 28 s).
 const (
 	silenceLimit = 3 * time.Second
-	trialLimit   = 30 * time.Second
+	trialLimit   = time.Minute
 )
 
 const kvmDevice = "/dev/kvm"

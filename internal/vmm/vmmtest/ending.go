@@ -177,5 +177,5 @@ func (h Harness) testInheritance(t *testing.T) {
 		}
 	}
 	g.Signal(os.Kill)
-	g.ends(t, time.Minute)
+	g.ends(t, patience*time.Minute)
 }

@@ -68,7 +68,7 @@ func (g *guest) testPause(t *testing.T) {
 	}
 	// What was under way arrives, then nothing for thirty ticks' time.
 	for n := 0; ; n++ {
-		g.SetDeadline(t, 300*time.Millisecond)
+		g.SetDeadline(t, patience*300*time.Millisecond)
 		_, err := g.lines.ReadString('\n')
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			break

@@ -41,7 +41,7 @@ func (g *guest) testFailedSave(t *testing.T) {
 		t.Errorf("a file that is there: %v", err)
 	}
 	wantFiles(t, dir, "state")
-	g.SetDeadline(t, 300*time.Millisecond)
+	g.SetDeadline(t, patience*300*time.Millisecond)
 	if _, err := g.Agent().Write([]byte("count\n")); err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ package vmmtest
 
 import (
 	"os"
+	"strconv"
 	"testing"
 	"time"
 
@@ -28,11 +29,20 @@ type Harness struct {
 
 // Limits of patience. A guest under emulation on a busy host is slow; a VMM
 // that was killed is not.
-const (
-	bootLimit   = 90 * time.Second
-	answerLimit = 30 * time.Second
-	killLimit   = time.Second
+var (
+	bootLimit   = patience * 90 * time.Second
+	answerLimit = patience * 30 * time.Second
+	killLimit   = patience * time.Second
 )
+
+// PatienceVariable is how many times longer than usual to wait for everything,
+// where the host itself is emulated.
+const PatienceVariable = "BANGER_TEST_PATIENCE"
+
+var patience = func() time.Duration {
+	n, _ := strconv.Atoi(os.Getenv(PatienceVariable))
+	return time.Duration(max(n, 1))
+}()
 
 // Run tries every promise of the contract.
 func Run(t *testing.T, h Harness) {

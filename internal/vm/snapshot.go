@@ -64,10 +64,15 @@ func (m *Manager) createSnapshot(ctx context.Context, row banger.VM, name string
 	if err := rec.finish(made); err != nil {
 		return s, err
 	}
+	if err := ctx.Err(); err != nil {
+		return s, err
+	}
 	if err := artifact.Publish(made, dir.Snapshot(rec.ID)); err != nil {
 		return s, fileError(err)
 	}
 	row.Spec.Snapshot = rec.ID
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout) // it is there
+	defer cancel()
 	return rec.Snapshot, m.rewrite(ctx, row)
 }
 

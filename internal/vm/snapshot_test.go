@@ -273,6 +273,22 @@ func TestSnapshotThatFailsLeavesNothing(t *testing.T) {
 	}
 }
 
+func TestCancelledSnapshotLeavesNothing(t *testing.T) {
+	w, v := parent(t, true)
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err := w.CreateSnapshot(ctx, v.ID, "one", onStage(func(name string) {
+		if name == "write to disk" {
+			cancel()
+		}
+	}))
+	if banger.CodeOf(err) != banger.Cancelled {
+		t.Errorf("got %v", err)
+	}
+	if all, err := w.Snapshots(t.Context(), v.ID); err != nil || len(all) != 0 || len(w.left(v.ID)) != 0 {
+		t.Errorf("%+v %v, left %q", all, err, w.left(v.ID))
+	}
+}
+
 func TestSnapshotCutOffIsNoSnapshot(t *testing.T) {
 	w, v := parent(t, true)
 	s := w.snapshot(v.ID, "one")

@@ -139,24 +139,6 @@ func Grow(dir string, size int64) error {
 	return banger.Wrap(growOverlay(top, size), "cannot grow a disk")
 }
 
-// DataSize is what the disk in dir takes on the host: the blocks of all its
-// files, also of those that other directories share.
-func DataSize(dir string) (int64, error) {
-	files, err := filesOf(dir)
-	if err != nil {
-		return 0, err
-	}
-	var sum int64
-	for _, name := range files {
-		n, err := allocated(filepath.Join(dir, name))
-		if err != nil {
-			return 0, banger.Wrap(err, "cannot tell what the disk takes")
-		}
-		sum += n
-	}
-	return sum, nil
-}
-
 func allocated(path string) (int64, error) {
 	var s unix.Stat_t
 	if err := unix.Stat(path, &s); err != nil {

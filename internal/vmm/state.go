@@ -23,7 +23,8 @@ const MaxState = 16 << 20
 // its VMM has to say of its devices.
 type State struct {
 	Driver    string      `json:"driver"`
-	Version   string      `json:"version"` // of the VMM, for people
+	Build     int         `json:"build,omitempty"` // of machines, which the driver counts and checks
+	Version   string      `json:"version"`         // of the VMM, for people
 	Accel     Accel       `json:"accel"`
 	VCPU      int         `json:"vcpu"`
 	MemoryMiB int64       `json:"memory_mib"`

@@ -46,6 +46,11 @@ func restoreArguments(cfg vmm.Config) []string {
 // ramID names the machine's memory.
 const ramID = "ram"
 
+// machineBuild is raised when a machine of the same description gets other
+// devices, or the same in another order or place: what was saved before cannot be
+// taken up by it, which QEMU does not always notice.
+const machineBuild = 1
+
 // machineArgs is what a machine has in common with those restored from it. The
 // stream of a saved state holds no description of itself and of its machine:
 // xen-save-devices-state, which writes it, knows of neither. The real-time clock

@@ -29,6 +29,9 @@ func restore(ctx context.Context, cfg vmm.Config, from vmm.Source, out vmm.IO) (
 	if err := state.Fits(Driver{}.Name(), cfg, from.Memory); err != nil {
 		return nil, err
 	}
+	if state.Build != machineBuild {
+		return nil, banger.Errorf(banger.BadRequest, "the machine was saved by another version of banger, whose machines have other devices")
+	}
 	w, err := openRestoreWires(cfg, from.Memory)
 	if err != nil {
 		return nil, err

@@ -184,12 +184,18 @@ func (m *machine) copyFrozen(ctx context.Context, memory *memoryCopy, to savedFi
 	work.Go(func() error { return memory.pass(ctx, workersFrozen) })
 	devices, err := m.deviceState(ctx)
 	if err == nil {
-		err = writeState(to.state, vmm.StateOf(Driver{}.Name(), m.monitor.version, m.cfg), devices)
+		err = writeState(to.state, stateOf(m.monitor.version, m.cfg), devices)
 	}
 	if err == nil && frozen != nil {
 		err = frozen()
 	}
 	return errors.Join(err, work.Wait())
+}
+
+func stateOf(version string, cfg vmm.Config) vmm.State {
+	s := vmm.StateOf(Driver{}.Name(), version, cfg)
+	s.Build = machineBuild
+	return s
 }
 
 func writeState(to *os.File, s vmm.State, devices []byte) error {

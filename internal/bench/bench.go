@@ -12,9 +12,7 @@ import (
 	"time"
 
 	"banger/internal/paths"
-	"banger/internal/shim"
 	"banger/internal/template"
-	"banger/internal/vmm"
 )
 
 // Bench measures banger's commands.
@@ -38,9 +36,6 @@ const (
 	Fork    = "fork"
 )
 
-// templateLimit is how long the template of the VM's shape may take to be made.
-const templateLimit = 3 * time.Minute
-
 // Measure measures everything. What could be measured is given also where the
 // rest fails.
 func (b *Bench) Measure(ctx context.Context) (all []Figure, err error) {
@@ -52,7 +47,9 @@ func (b *Bench) Measure(ctx context.Context) (all []Figure, err error) {
 	b.Begin("wait for the template")
 	pool := &template.Pool{Cache: b.Cache}
 	defer pool.Close()
-	saved, err := awaitTemplate(ctx, pool, floor.launch)
+	wait, cancel := context.WithTimeoutCause(ctx, templateLimit, errors.New("no template was made"))
+	defer cancel()
+	saved, err := floor.Template(wait, pool)
 	if err != nil {
 		return nil, err
 	}
@@ -77,6 +74,9 @@ func (b *Bench) Measure(ctx context.Context) (all []Figure, err error) {
 	return all, err
 }
 
+// templateLimit is how long the template of the VM's shape may take to be made.
+const templateLimit = 3 * time.Minute
+
 func (b *Bench) run(flags ...string) []string {
 	return slices.Concat([]string{"run", "--rm"}, flags, b.Run, []string{"--", "true"})
 }
@@ -98,36 +98,4 @@ func (b *Bench) command(ctx context.Context, args ...string) error {
 		return fmt.Errorf("banger %s: %w\n%s", strings.Join(args, " "), err, strings.TrimSpace(messages.String()))
 	}
 	return nil
-}
-
-// awaitTemplate waits until there is a template of a VM's shape: the one it is a
-// fork of, or the one that is made because it had to boot.
-func awaitTemplate(ctx context.Context, pool *template.Pool, vm shim.Launch) (*template.Fork, error) {
-	if vm.Restore != nil && vm.Restore.Template != "" {
-		return pool.Open(ctx, vm.Restore.Template)
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, templateLimit, errors.New("no template was made"))
-	defer cancel()
-	look := time.NewTicker(200 * time.Millisecond)
-	defer look.Stop()
-	for {
-		all, err := pool.Cache.List()
-		if err != nil {
-			return nil, err
-		}
-		for _, t := range all {
-			if t.CreatedAt.After(vm.Began) && madeFor(t.Key, vm.Machine) {
-				return pool.Open(ctx, t.ID)
-			}
-		}
-		select {
-		case <-look.C:
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-	}
-}
-
-func madeFor(k template.Key, m vmm.Config) bool {
-	return k.Cmdline == m.Cmdline && k.VCPU == m.VCPU && k.MemoryMiB == m.MemoryMiB && k.Accel == m.Accel
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,30 +14,23 @@ import (
 	"banger/test/world"
 )
 
-// running is what `vm show` says of processes.
-type running struct {
-	Dir     string `json:"dir"`
-	ShimPID int    `json:"shim_pid"`
-	VMMPID  int    `json:"vmm_pid"`
-}
-
-func look(w *world.World, name string) (vm running, err error) {
-	r := w.Banger("vm", "show", name)
-	if r.Status != 0 {
-		return vm, fmt.Errorf("banger vm show: %s", r.Stderr)
-	}
-	return vm, json.Unmarshal([]byte(r.Stdout), &vm)
-}
-
 func (b *benchmark) idle() error {
 	const window = 60 * time.Second
-	shim0, vmm0 := cpuTime(b.vm.ShimPID), cpuTime(b.vm.VMMPID)
-	time.Sleep(window)
-	shim, vmm := cpuTime(b.vm.ShimPID)-shim0, cpuTime(b.vm.VMMPID)-vmm0
-	percent := func(d time.Duration) string { return fmt.Sprintf("%.2f %%", 100*float64(d)/float64(window)) }
-	row("CPU of an idle VM over 60 s (floor: its VMM)", "1.50 %", percent(shim+vmm), percent(vmm), "-")
+	vm, err := b.up()
+	if err != nil {
+		return err
+	}
+	shim0, vmm0 := cpuTime(vm.ShimPID), cpuTime(vm.VMMPID)
+	if err := b.pause(window); err != nil {
+		return err
+	}
+	shim, vmm := share(cpuTime(vm.ShimPID)-shim0, window), share(cpuTime(vm.VMMPID)-vmm0, window)
+	row{what: "CPU of an idle VM over 60 s (floor: its VMM)", n: 1, unit: percent, figure: shim + vmm, most: 1.5, floor: vmm}.print()
 	return nil
 }
+
+// share is how much of one core was used, in percent.
+func share(used, window time.Duration) float64 { return 100 * float64(used) / float64(window) }
 
 // cpuTime is the CPU time of a process so far, from /proc/PID/stat in ticks of
 // 10 ms.
@@ -55,27 +47,50 @@ func cpuTime(pid int) time.Duration {
 }
 
 func (b *benchmark) memory() error {
-	r := b.w.Banger("daemon", "status", "--json")
+	vm, err := b.up()
+	if err != nil {
+		return err
+	}
 	var daemon struct {
 		PID int `json:"pid"`
 	}
-	if err := json.Unmarshal([]byte(r.Stdout), &daemon); err != nil || daemon.PID == 0 {
-		return fmt.Errorf("banger daemon status: %s%s", r.Stdout, r.Stderr)
+	if err := b.answer(&daemon, "daemon", "status", "--json"); err != nil {
+		return err
 	}
-	row("resident memory of a shim", "25 MiB", resident(b.vm.ShimPID), "-", "-")
-	row("resident memory of the daemon", "40 MiB", resident(daemon.PID), "-", "-")
+	row{what: "resident memory of a shim", n: 1, unit: mib, figure: memoryOf(vm.ShimPID, "status", "VmRSS:"), most: 25}.print()
+	row{what: "resident memory of the daemon", n: 1, unit: mib, figure: memoryOf(daemon.PID, "status", "VmRSS:"), most: 40}.print()
 	return nil
 }
 
-func resident(pid int) string {
-	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	_, rest, _ := strings.Cut(string(text), "VmRSS:")
+// memoryOf reads a line of a file of /proc/PID, in MiB.
+func memoryOf(pid int, file, key string) float64 {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, file))
+	_, rest, _ := strings.Cut("\n"+string(text), "\n"+key)
 	fields := strings.Fields(rest)
 	if len(fields) == 0 {
-		return "gone"
+		return 0
 	}
 	kib, _ := strconv.Atoi(fields[0])
-	return fmt.Sprintf("%.1f MiB", float64(kib)/1024)
+	return float64(kib) / 1024
+}
+
+// owned is the memory of a VM and its shim: what several share counts in parts.
+func (vm running) owned() float64 {
+	return memoryOf(vm.VMMPID, "smaps_rollup", "Pss:") + memoryOf(vm.ShimPID, "smaps_rollup", "Pss:")
+}
+
+func (b *benchmark) list() error {
+	rows, err := manyRows(b.w)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	many := &benchmark{ctx: b.ctx, w: rows}
+	all, err := inTurn(quick, b.command("version"), many.command("ps", "-a"))
+	if err == nil {
+		medians("ps -a with 1,000 rows (floor: version)", 60*time.Millisecond, all[1], all[0]).print()
+	}
+	return err
 }
 
 // manyRows is an installation with 1,000 VM rows of another tool: they list as

@@ -14,34 +14,28 @@ import (
 // is CLI and daemon. The three are run in turn, so that all see the same
 // machine.
 func (b *benchmark) exec() (err error) {
+	vm, err := b.up()
+	if err != nil {
+		return err
+	}
 	if err := b.floor.Boot(); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.floor.End()) }()
-	all, err := inTurn(quickFor, b.floor.Exec, execThroughShim(b.vm.Dir), b.command("exec", "bench", "--", "true"))
+	if err := b.floor.Exec(); err != nil {
+		return err
+	}
+	all, err := inTurn(quick, b.floor.Exec, execThroughShim(vm.Dir), b.command("exec", "bench", "--", "true"))
 	if err != nil {
 		return err
 	}
 	floors, shims, figures := all[0], all[1], all[2]
-	timeRow("vm exec -- true (ratio at most 1.30)", 55*time.Millisecond, figures, floors)
-	row("  of which the shim", "-", ms(median(shims)-median(floors)), "-", "-")
-	row("  of which CLI and daemon", "20.0 ms", ms(median(figures)-median(shims)), "-", "-")
+	exec := medians("vm exec -- true (floor: over the bare link)", 55*time.Millisecond, figures, floors)
+	exec.times = 1.3
+	exec.print()
+	above("  of which the shim", 0, shims, floors).print()
+	above("  of which CLI and daemon", 20*time.Millisecond, figures, shims).print()
 	return nil
-}
-
-// inTurn runs each of some functions n times, one after the other.
-func inTurn(n int, functions ...func() error) ([][]time.Duration, error) {
-	all := make([][]time.Duration, len(functions))
-	for range n {
-		for i, f := range functions {
-			one, err := timed(1, f)
-			if err != nil {
-				return nil, err
-			}
-			all[i] = append(all[i], one...)
-		}
-	}
-	return all, nil
 }
 
 const (
@@ -53,9 +47,13 @@ const (
 // standing measures what a reader that stands still costs seven others on
 // the same VM: a command that never ends to write, whose banger is stopped.
 func (b *benchmark) standing() error {
+	vm, err := b.up()
+	if err != nil {
+		return err
+	}
 	var with, without []time.Duration
 	for range turns {
-		alone, err := b.atOnce()
+		alone, err := b.atOnce(vm.Dir)
 		if err != nil {
 			return err
 		}
@@ -63,26 +61,26 @@ func (b *benchmark) standing() error {
 		if err != nil {
 			return err
 		}
-		beside, err := b.atOnce()
+		beside, err := b.atOnce(vm.Dir)
 		if err := errors.Join(err, end()); err != nil {
 			return err
 		}
 		with, without = append(with, beside...), append(without, alone...)
 	}
-	timeRow("seven execs at once beside a standing reader", 0, with, without)
-	row("  of which the reader", "50.0 ms", ms(median(with)-median(without)), "-", "-")
+	medians("seven execs at once beside a standing reader", 0, with, without).print()
+	above("  of which the reader", 50*time.Millisecond, with, without).print()
 	return nil
 }
 
 // atOnce runs the execs of all rounds, after one round that does not count:
 // what stands still needs a moment to get there.
-func (b *benchmark) atOnce() (all []time.Duration, err error) {
+func (b *benchmark) atOnce(dir string) (all []time.Duration, err error) {
 	for round := range rounds + 1 {
 		var group sync.WaitGroup
 		times, errs := make([]time.Duration, others), make([]error, others)
 		for i := range others {
 			group.Go(func() {
-				one, err := timed(1, execThroughShim(b.vm.Dir))
+				one, err := timed(1, execThroughShim(dir))
 				if errs[i] = err; err == nil {
 					times[i] = one[0]
 				}

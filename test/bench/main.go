@@ -43,6 +43,8 @@ var lines = []line{
 	{"exec", (*benchmark).exec},
 	{"standing", (*benchmark).standing},
 	{"stop", (*benchmark).stop},
+	{"fork", (*benchmark).fork},
+	{"fork8", (*benchmark).forkEight},
 	{"idle", (*benchmark).idle},
 	{"memory", (*benchmark).memory},
 	{"list", (*benchmark).list},

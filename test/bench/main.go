@@ -45,6 +45,7 @@ var lines = []line{
 	{"stop", (*benchmark).stop},
 	{"fork", (*benchmark).fork},
 	{"fork8", (*benchmark).forkEight},
+	{"forty", (*benchmark).forty},
 	{"idle", (*benchmark).idle},
 	{"memory", (*benchmark).memory},
 	{"list", (*benchmark).list},

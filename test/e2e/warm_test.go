@@ -10,7 +10,7 @@ import (
 )
 
 func (w home) templates() (whole []string) {
-	records, _ := filepath.Glob(filepath.Join(w.Home, ".cache/banger/templates/*/template.json"))
+	records, _ := filepath.Glob(filepath.Join(w.Home, ".cache/banger/templates/[^.]*/template.json"))
 	for _, r := range records {
 		whole = append(whole, filepath.Dir(r))
 	}
@@ -134,37 +134,59 @@ func TestColdUsesNoTemplateAndFirstStartsDo(t *testing.T) {
 	}
 }
 
+// write damages a file at a place.
+func write(t *testing.T, path string, at int64) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt([]byte("damage"), at); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestDamagedTemplateIsNoticedAndMadeAgain(t *testing.T) {
-	for _, damage := range []struct {
-		name string
-		do   func(dir string) error
-	}{
-		{"changed", func(dir string) error {
-			f, err := os.OpenFile(filepath.Join(dir, "memory"), os.O_WRONLY, 0)
-			if err != nil {
-				return err
+	w := warmWorld(t, "damaged")
+	cut := func(file string, size int64) func(*testing.T, string) {
+		return func(t *testing.T, dir string) {
+			if err := os.Truncate(filepath.Join(dir, file), size); err != nil {
+				t.Fatal(err)
 			}
-			defer f.Close()
-			_, err = f.WriteAt([]byte("damage"), 1<<20)
-			return err
-		}},
-		{"truncated", func(dir string) error { return os.Truncate(filepath.Join(dir, "disk.ext4"), 4096) }},
-		{"incomplete", func(dir string) error { return os.Remove(filepath.Join(dir, "state")) }},
+		}
+	}
+	for _, damage := range []struct {
+		name   string
+		daemon bool // a new one, which has no memory in RAM
+		do     func(t *testing.T, dir string)
+	}{
+		{"memory changed in use", false, func(t *testing.T, dir string) { write(t, filepath.Join(dir, "memory"), 1<<20) }},
+		{"truncated memory", true, cut("memory", 64<<20)},
+		{"changed state", true, func(t *testing.T, dir string) { write(t, filepath.Join(dir, "state"), 200) }},
+		{"changed disk", true, func(t *testing.T, dir string) { write(t, filepath.Join(dir, "disk.ext4"), 1024+56) }}, // its magic number
+		{"truncated record", true, cut("template.json", 100)},
 	} {
 		t.Run(damage.name, func(t *testing.T) {
-			w := warmWorld(t, damage.name)
-			if err := damage.do(w.templates()[0]); err != nil {
-				t.Fatal(err)
+			id := filepath.Base(w.templates()[0])
+			damage.do(t, w.templates()[0])
+			if damage.daemon {
+				w.must(t, "daemon", "stop", "--force")
 			}
 			w.start(t, "box")
 			if got := w.show(t, "box").Template; got != "" {
 				t.Errorf("it forked the damaged template %s", got)
 			}
-			eventually(t, "it is made again", func() bool {
-				w.start(t, "again")
-				defer w.Banger("rm", "-f", "again")
-				return w.show(t, "again").Template != ""
-			})
+			if got := w.must(t, "exec", "box", "--", "echo", "up"); got != "up" {
+				t.Errorf("it says %q", got)
+			}
+			w.must(t, "rm", "-f", "box")
+			eventually(t, "it is made again", func() bool { return len(w.templates()) == 1 })
+			w.start(t, "again")
+			defer w.Banger("rm", "-f", "again")
+			if got := w.show(t, "again").Template; got != id {
+				t.Errorf("the next forked %q, not %s", got, id)
+			}
 		})
 	}
 }

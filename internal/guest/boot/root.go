@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -78,7 +79,7 @@ func (s *System) enterRoot() error {
 	if err := mountNew(image, imageDir, "ext4", unix.MS_RDONLY, "noload"); err != nil {
 		return err
 	}
-	if err := mountNew(disk, diskDir, "ext4", 0, ""); err != nil {
+	if err := mountDisk(disk); err != nil {
 		return err
 	}
 	if s.Disk, err = os.Open(diskDir); err != nil {
@@ -88,6 +89,17 @@ func (s *System) enterRoot() error {
 		return err
 	}
 	return switchRoot()
+}
+
+// mountDisk has the kernel read what is free where it is wanted, and not all of
+// it at some time in the first seconds, which would be the same moment of every
+// fork of a template. Kernels before 5.10 do not know how.
+func mountDisk(disk string) error {
+	err := mountNew(disk, diskDir, "ext4", 0, "no_prefetch_block_bitmaps")
+	if errors.Is(err, unix.EINVAL) {
+		err = mount(disk, diskDir, "ext4", 0, "")
+	}
+	return err
 }
 
 func (s *System) mountOverlay() error {

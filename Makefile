@@ -10,7 +10,7 @@ LDFLAGS  := -s -w -X $(BUILDPKG).version=$(VERSION) -X $(BUILDPKG).commit=$(COMM
 GOBUILD  := CGO_ENABLED=0 $(GO) build -trimpath
 AGENT    := internal/guestbin/banger-guest
 
-.PHONY: run test build setup agent check unit e2e bench soak-boot soak-run fuzz reference clean
+.PHONY: run test build setup agent check unit e2e bench soak-boot soak-run nested-kvm fuzz reference clean
 
 run: build
 	@bin/banger run --rm -- sh -c '\
@@ -55,6 +55,10 @@ soak-boot: build
 
 soak-run: build
 	@BANGER_SOAK_RUNS=200 BANGER_SOAK_FORKS=40 $(GO) test -count=1 -timeout 60m -run 'TestSoak' -v ./test/e2e
+
+# KVM, on hosts without: in an emulated machine whose processor has it.
+nested-kvm: build
+	@BANGER_TEST_NESTED=1 $(GO) test -count=1 -timeout 60m -v ./test/nested
 
 fuzz: agent
 	@$(GO) test -run XXX -fuzz FuzzServe -fuzztime 60s ./internal/guestwire

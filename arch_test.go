@@ -41,6 +41,7 @@ var rooms = map[string][]string{
 	"banger/internal/store":      {"banger"},
 	"banger/internal/template":   {"banger", "internal/artifact", "internal/ext4", "internal/guestlink", "internal/guestwire", "internal/vmm"},
 	"banger/internal/vm":         {"banger", "internal/artifact", "internal/config", "internal/ext4", "internal/guestwire", "internal/layers", "internal/paths", "internal/shim", "internal/template", "internal/vmm"},
+	"banger/internal/vnet":       {"banger"},
 	"banger/internal/vmm":        {"banger"},
 	"banger/internal/vmm/child":  {"banger", "internal/vmm"},
 	"banger/internal/vmm/qemu":   {"banger", "internal/vmm", "internal/vmm/child"},

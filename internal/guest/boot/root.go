@@ -93,7 +93,7 @@ func (s *System) enterRoot() error {
 
 // mountDisk has the kernel read what is free where it is wanted, and not all of
 // it at some time in the first seconds, which would be the same moment of every
-// fork of a template. Kernels before 5.10 do not know how.
+// fork of a template. Older kernels do not know the option.
 func mountDisk(disk string) error {
 	err := mountNew(disk, diskDir, "ext4", 0, "no_prefetch_block_bitmaps")
 	if errors.Is(err, unix.EINVAL) {

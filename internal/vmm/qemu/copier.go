@@ -19,6 +19,7 @@ const batch = 64
 type copier struct {
 	*memoryCopy
 	pages []int64
+	from  []unix.RemoteIovec // kept, since there are thousands of reads
 	buf   [batch * vmm.PageSize]byte
 }
 
@@ -49,19 +50,19 @@ func (c *copier) flush() error {
 // read reads the pages. It goes around /proc/PID/mem, which asks for the same
 // rights and copies everything twice.
 func (c *copier) read() error {
-	var from []unix.RemoteIovec
+	c.from = c.from[:0]
 	for i := 0; i < len(c.pages); {
 		n := c.run(i)
-		from = append(from, unix.RemoteIovec{Base: uintptr(c.ram.at + c.pages[i]*vmm.PageSize), Len: n * vmm.PageSize})
+		c.from = append(c.from, unix.RemoteIovec{Base: uintptr(c.ram.at + c.pages[i]*vmm.PageSize), Len: n * vmm.PageSize})
 		i += n
 	}
-	if len(from) == 0 {
+	if len(c.from) == 0 {
 		return nil
 	}
 	want := len(c.pages) * vmm.PageSize
 	into := []unix.Iovec{{Base: &c.buf[0]}}
 	into[0].SetLen(want)
-	n, err := unix.ProcessVMReadv(c.ram.pid, into, from, 0)
+	n, err := unix.ProcessVMReadv(c.ram.pid, into, c.from, 0)
 	if err == nil && n != want {
 		err = io.ErrUnexpectedEOF
 	}

@@ -83,6 +83,12 @@ func Sealed(f *os.File) bool {
 // through anybody's map, even a private one, makes it a page of zeroes. Those
 // become holes again.
 func CopySparse(to, from *os.File) error {
+	return CopySparseBut(to, from, func(int64) bool { return false })
+}
+
+// CopySparseBut is CopySparse without the pages that somebody writes to their
+// places anyway.
+func CopySparseBut(to, from *os.File, without func(page int64) bool) error {
 	info, err := from.Stat()
 	if err != nil {
 		return err
@@ -90,13 +96,32 @@ func CopySparse(to, from *os.File) error {
 	if err := to.Truncate(info.Size()); err != nil {
 		return err
 	}
-	move := copyRange
+	p := pageCopy{to: to, from: from, buf: make([]byte, min(256*PageSize, info.Size()))}
+	move := p.inKernel
 	if inRAM(from) {
-		move = copyPages
+		move = p.pages
 	}
 	return eachData(from, info.Size(), func(begin, end int64) error {
-		return move(to, from, begin, end)
+		return eachWanted(begin, end, without, move)
 	})
+}
+
+// eachWanted calls do for each stretch of pages of a range that are wanted.
+func eachWanted(begin, end int64, without func(page int64) bool, do func(begin, end int64) error) error {
+	for begin < end {
+		skip, next := without(begin/PageSize), (begin/PageSize+1)*PageSize
+		for next < end && without(next/PageSize) == skip {
+			next += PageSize
+		}
+		next = min(next, end)
+		if !skip {
+			if err := do(begin, next); err != nil {
+				return err
+			}
+		}
+		begin = next
+	}
+	return nil
 }
 
 func inRAM(f *os.File) bool {
@@ -124,15 +149,22 @@ func eachData(f *os.File, size int64, do func(begin, end int64) error) error {
 	return nil
 }
 
-// copyRange copies in the kernel, where the two file systems let it.
-func copyRange(to, from *os.File, at, end int64) error {
+// pageCopy copies from a file to another one. It has one buffer, since there
+// can be tens of thousands of ranges.
+type pageCopy struct {
+	to, from *os.File
+	buf      []byte
+}
+
+// inKernel copies in the kernel, where the two file systems let it.
+func (p pageCopy) inKernel(at, end int64) error {
 	out := at
 	for at < end {
-		n, err := unix.CopyFileRange(int(from.Fd()), &at, int(to.Fd()), &out, int(end-at), 0)
+		n, err := unix.CopyFileRange(int(p.from.Fd()), &at, int(p.to.Fd()), &out, int(end-at), 0)
 		switch {
 		case errors.Is(err, unix.EINTR):
 		case n == 0 || errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS):
-			return copyPages(to, from, at, end)
+			return p.pages(at, end)
 		case err != nil:
 			return err
 		}
@@ -140,17 +172,16 @@ func copyRange(to, from *os.File, at, end int64) error {
 	return nil
 }
 
-// copyPages copies what is not zero.
-func copyPages(to, from *os.File, at, end int64) error {
-	buf := make([]byte, min(256*PageSize, end-at)) // many ranges are a page or two
+// pages copies what is not zero.
+func (p pageCopy) pages(at, end int64) error {
 	for at < end {
-		n, err := from.ReadAt(buf[:min(int64(len(buf)), end-at)], at)
+		n, err := p.from.ReadAt(p.buf[:min(int64(len(p.buf)), end-at)], at)
 		if n == 0 {
 			return err
 		}
-		for run, zero := range Runs(buf[:n]) {
+		for run, zero := range Runs(p.buf[:n]) {
 			if !zero {
-				if _, err := to.WriteAt(run, at); err != nil {
+				if _, err := p.to.WriteAt(run, at); err != nil {
 					return err
 				}
 			}

@@ -3,8 +3,10 @@ package vmm
 import (
 	"bytes"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -66,6 +68,37 @@ func TestCopyKeepsContentAndHoles(t *testing.T) {
 	wantSame(t, to, from)
 	if n := blocks(t, to); n > 64*PageSize {
 		t.Errorf("the copy takes %d bytes of disk", n)
+	}
+}
+
+func TestCopyLeavesOutWhatIsNotWanted(t *testing.T) {
+	from, err := NewMemory()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer from.Close()
+	if _, err := from.WriteAt(bytes.Repeat([]byte{7}, 9*PageSize-100), PageSize); err != nil { // pages 1 to 9, the last a part
+		t.Fatal(err)
+	}
+	for _, spared := range [][]int64{nil, {0, 1, 2}, {4, 6, 7}, {9}, {1, 2, 3, 4, 5, 6, 7, 8, 9}} {
+		to, err := NewMemory()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer to.Close()
+		if err := CopySparseBut(to, from, func(page int64) bool { return slices.Contains(spared, page) }); err != nil {
+			t.Fatal(err)
+		}
+		want := make([]byte, 10*PageSize-100)
+		if _, err := from.ReadAt(want, 0); err != nil {
+			t.Fatal(err)
+		}
+		for _, page := range spared {
+			clear(want[page*PageSize : min((page+1)*PageSize, int64(len(want)))])
+		}
+		if got, err := io.ReadAll(io.NewSectionReader(to, 0, 1<<20)); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("without %v: %v, or other content", spared, err)
+		}
 	}
 }
 

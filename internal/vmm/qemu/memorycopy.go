@@ -34,8 +34,11 @@ type memoryCopy struct {
 	view []byte    // the file, mapped; only data may be touched, since a hole would become a page
 }
 
-// copyTo begins a copy into a file that has its size already.
+// copyTo begins a copy into an empty file.
 func (r ram) copyTo(to *os.File) (*memoryCopy, error) {
+	if err := to.Truncate(r.size); err != nil {
+		return nil, err
+	}
 	view, err := unix.Mmap(int(to.Fd()), 0, int(r.size), unix.PROT_READ, unix.MAP_SHARED)
 	if err != nil {
 		return nil, fmt.Errorf("cannot map the memory's file: %w", err)
@@ -46,6 +49,30 @@ func (r ram) copyTo(to *os.File) (*memoryCopy, error) {
 // close takes the map away, with which the file could not be sealed.
 func (m *memoryCopy) close() error { return unix.Munmap(m.view) }
 
+// takeBase copies the memory that the machine was restored from, if any, where it
+// is still the machine's: what a page of QEMU's own has replaced, a pass copies.
+func (m *memoryCopy) takeBase(base *os.File) error {
+	if base == nil {
+		return nil
+	}
+	pagemap, err := m.ram.openMap()
+	if err != nil {
+		return err
+	}
+	defer pagemap.Close()
+	own := make([]bool, len(m.held))
+	mark := func(page int64) error {
+		own[page] = true
+		return nil
+	}
+	for first := int64(0); first < int64(len(own)); first += span {
+		if err := m.ram.ownPages(pagemap, first, mark); err != nil {
+			return err
+		}
+	}
+	return vmm.CopySparseBut(m.to, base, func(page int64) bool { return own[page] })
+}
+
 // span is how many pages a worker takes at a time.
 const span = 4 << 10
 
@@ -53,7 +80,7 @@ const span = 4 << 10
 // there already: all that was ever touched of a machine that booted, all that
 // differs from the saved memory of one that was restored.
 func (m *memoryCopy) pass(ctx context.Context, workers int) error {
-	pagemap, err := os.Open(fmt.Sprintf("/proc/%d/pagemap", m.ram.pid))
+	pagemap, err := m.ram.openMap()
 	if err != nil {
 		return err
 	}

@@ -44,6 +44,9 @@ const (
 	entrySize   = 8
 )
 
+// openMap opens the page map of QEMU.
+func (r ram) openMap() (*os.File, error) { return os.Open(fmt.Sprintf("/proc/%d/pagemap", r.pid)) }
+
 // ownPages calls do with the number of each page of a span that is QEMU's own,
 // in order.
 func (r ram) ownPages(pagemap *os.File, first int64, do func(page int64) error) error {

@@ -132,23 +132,17 @@ func (m *machine) save(ctx context.Context, to savedFiles, pausing func(), froze
 // beside what it does not. The first turn can take long, and the guest writes
 // on meanwhile, so what must be fresh comes in the second.
 func (m *machine) prepareSave(ctx context.Context, memory ram, to *os.File) (*memoryCopy, error) {
-	err := m.whileWritingOut(func() error {
-		if m.base == nil {
-			return to.Truncate(m.cfg.MemoryMiB << 20)
-		}
-		return vmm.CopySparse(to, m.base)
-	})
-	if err != nil {
-		return nil, err
-	}
 	copied, err := memory.copyTo(to)
 	if err != nil {
 		return nil, err
 	}
-	err = m.whileWritingOut(func() error {
-		defer copied.warm()
-		return copied.pass(ctx, workersLive)
-	})
+	err = m.whileWritingOut(func() error { return copied.takeBase(m.base) })
+	if err == nil {
+		err = m.whileWritingOut(func() error {
+			defer copied.warm()
+			return copied.pass(ctx, workersLive)
+		})
+	}
 	if err != nil {
 		return nil, errors.Join(err, copied.close())
 	}

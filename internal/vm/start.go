@@ -39,6 +39,9 @@ func (m *Manager) start(ctx context.Context, row banger.VM, cold, wait bool, p P
 	}
 	err = m.awaitReady(ctx, row, l, p)
 	if l.ended() {
+		if now, bad := m.suspended(row.ID); bad == nil && now != nil && was == nil {
+			return m.start(ctx, row, cold, wait, p) // a suspension that was cut off came to its end meanwhile
+		}
 		err = errors.Join(err, m.recordEnd(ctx, row.ID, nil))
 	}
 	if err == nil && was != nil && !cold {

@@ -40,6 +40,31 @@ func TestStartResumesASuspendedVM(t *testing.T) {
 	w.want("dir vms/box", "process box", "row box running")
 }
 
+// A suspension that was cut off may come to its end all the same.
+func TestStartResumesAVMThatIsSuspendedMeanwhile(t *testing.T) {
+	w := newWorld(t)
+	w.shims.guest = func(s *fakeShim) {
+		if s.launch.Restore != nil {
+			s.becomes(shim.Running)
+		}
+	}
+	v := w.create(Create{Name: "box", Start: true})
+	meanwhile := onStage(func(stage string) {
+		if s := w.shims.vms[v.ID]; stage == "wait for guest" && s.launch.Restore == nil {
+			if _, err := s.Suspend(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	v, err := w.Start(t.Context(), v.ID, false, true, meanwhile)
+	if err != nil || v.State != banger.StateRunning {
+		t.Fatal(v.State, err)
+	}
+	if r := w.shims.vms[v.ID].launch.Restore; r == nil || !r.Suspended {
+		t.Errorf("launched with %+v", r)
+	}
+}
+
 func TestSuspendedVMRunsAgainOnTheMachineItRanOn(t *testing.T) {
 	w, id := suspended(t)
 	row, err := w.rows.VM(t.Context(), id)

@@ -50,10 +50,12 @@ func (o *outer) testRun(t *testing.T) {
 	}
 	o.must(t, "banger vm create --name inner")
 	var vm struct {
-		Accel string `json:"accel"`
+		Runtime struct {
+			Accel string `json:"accel"`
+		} `json:"runtime"`
 	}
-	if err := json.Unmarshal([]byte(o.must(t, "banger vm show inner")), &vm); err != nil || vm.Accel != "kvm" {
-		t.Errorf("acceleration %q (%v)", vm.Accel, err)
+	if err := json.Unmarshal([]byte(o.must(t, "banger vm show inner")), &vm); err != nil || vm.Runtime.Accel != "kvm" {
+		t.Errorf("acceleration %q (%v)", vm.Runtime.Accel, err)
 	}
 	o.must(t, "banger vm rm -f inner")
 }

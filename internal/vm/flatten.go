@@ -13,15 +13,25 @@ import (
 // it one file again costs a copy of all of it.
 const deepest = 4
 
-// tidy does what the end of a VM leaves to do, unless somebody wants something of
-// the VM: then it waits for the next end. What a shim that was killed has left
-// goes, which may be as large as the memory, and the disk becomes one file.
+// tidy does what the end of a VM leaves to do: what a shim that was killed has
+// left goes, which may be as large as the memory, and the disk becomes one file.
+// It gives way to whoever wants something of the VM, and goes on afterwards if the
+// VM is still at rest.
 func (m *Manager) tidy(id string) {
+	for done := false; !done; {
+		done = m.tidyUndisturbed(id)
+	}
+}
+
+// tidyUndisturbed says whether nothing is left to do; it is not where somebody
+// came for the VM.
+func (m *Manager) tidyUndisturbed(id string) (done bool) {
 	ctx, unlock, err := m.locks.lockIdle(m.ctx, id)
 	if err != nil {
-		return
+		return true
 	}
 	defer unlock()
+	defer func() { done = ctx.Err() == nil || m.ctx.Err() != nil }()
 	dir := m.Dirs.VM(id)
 	row, err := m.Store.VM(ctx, id)
 	if err != nil || row.Spec.Ephemeral || !m.atRest(id) {
@@ -36,6 +46,7 @@ func (m *Manager) tidy(id string) {
 	if err := layers.Flatten(ctx, string(dir)); err != nil && ctx.Err() == nil {
 		m.Log.Warn("cannot make a disk one file again", "vm", id, "err", err)
 	}
+	return
 }
 
 // atRest says whether nobody runs a VM or is about to.

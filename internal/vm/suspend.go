@@ -17,6 +17,9 @@ func (m *Manager) Suspend(ctx context.Context, id string, p Progress) (View, err
 	return m.change(ctx, id, "suspend", func(row banger.VM) error { return m.suspend(ctx, row, p) })
 }
 
+// suspendTimeout is a little more than a shim takes at most.
+const suspendTimeout = 16 * time.Minute
+
 func (m *Manager) suspend(ctx context.Context, row banger.VM, p Progress) error {
 	if err := refuseEphemeral(row); err != nil {
 		return err
@@ -34,6 +37,10 @@ func (m *Manager) suspend(ctx context.Context, row banger.VM, p Progress) error 
 	if err := m.becomeReady(ctx, row, l, p); err != nil {
 		return err
 	}
+	// Begun, it is finished: the shim goes on, and nobody could say meanwhile
+	// whether the VM runs.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), suspendTimeout)
+	defer cancel()
 	err = m.end(ctx, row, func(s Shim) (shim.Exit, error) {
 		p.Stage("save memory")
 		return s.Suspend(ctx)

@@ -12,8 +12,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
+	"banger"
 	"banger/internal/ext4"
 	"banger/internal/guestlink"
 	"banger/internal/guestwire"
@@ -141,17 +143,21 @@ func (f *Floor) Shutdown() error {
 
 // RestoreAndExec is a warm run: a template restored by hand, and a command.
 func (f *Floor) RestoreAndExec(from *template.Fork) error {
-	for _, d := range f.launch.Machine.Disks {
+	cfg := f.launch.Machine
+	cfg.Disks = slices.Clone(cfg.Disks)
+	for i, d := range cfg.Disks {
 		if d.ReadOnly {
 			continue
 		}
-		_ = os.Remove(d.Path)
-		if err := ext4.Copy(f.ctx, from.Disk(), d.Path); err != nil {
+		// A file of its own each time: to remove the last one's blocks may take
+		// longer than all the rest.
+		cfg.Disks[i].Path = filepath.Join(f.dir, "disk-"+banger.NewID())
+		if err := ext4.Copy(f.ctx, from.Disk(), cfg.Disks[i].Path); err != nil {
 			return err
 		}
 	}
 	source := vmm.Source{Memory: from.Memory, State: from.State()}
-	return f.restoreAndExec(f.launch.Machine, source, [guestwire.TokenLen]byte(from.Token))
+	return f.restoreAndExec(cfg, source, [guestwire.TokenLen]byte(from.Token))
 }
 
 func (f *Floor) restoreAndExec(cfg vmm.Config, from vmm.Source, token [guestwire.TokenLen]byte) error {

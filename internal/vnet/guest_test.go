@@ -175,7 +175,7 @@ func (m *machine) boot(mtu uint32) (wait func()) {
 	m.must(m.stack.CreateNIC(1, ethernet.New(end)))
 	m.must(m.stack.AddProtocolAddress(1, tcpip.ProtocolAddress{
 		Protocol:          ipv4.ProtocolNumber,
-		AddressWithPrefix: tcpip.AddressWithPrefix{Address: toTCPIP(guestAddr), PrefixLen: 30},
+		AddressWithPrefix: tcpip.AddressWithPrefix{Address: toTCPIP(guestAddr), PrefixLen: 32},
 	}, stack.AddressProperties{}))
 	m.stack.SetRouteTable([]tcpip.Route{{Destination: header.IPv4EmptySubnet, Gateway: toTCPIP(gatewayAddr), NIC: 1}})
 

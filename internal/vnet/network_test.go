@@ -2,15 +2,18 @@ package vnet
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"io"
 	"math/rand/v2"
 	"net"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/miekg/dns"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
 )
 
 func TestGuestReachesWhatThePolicyAllows(t *testing.T) {
@@ -20,10 +23,11 @@ func TestGuestReachesWhatThePolicyAllows(t *testing.T) {
 	if err := echoes(c, "hello"); err != nil {
 		t.Fatal(err)
 	}
-	r := l.network.Records()
-	if len(r) != 1 || r[0].Protocol != "tcp" || r[0].Addr.String() != "192.0.2.1" || r[0].Port != 80 || r[0].Open != 1 || r[0].Sent != 5 || r[0].Received != 5 {
-		t.Errorf("%+v", r)
-	}
+	eventually(t, "it is recorded", func() bool {
+		r := l.network.Records()
+		return len(r) == 1 && r[0].Protocol == "tcp" && r[0].Addr.String() == "192.0.2.1" && r[0].Port == 80 &&
+			r[0].Open == 1 && r[0].Sent == 5 && r[0].Received == 5
+	})
 }
 
 func TestGuestIsRefusedAtOnce(t *testing.T) {
@@ -45,9 +49,10 @@ func TestRefusalOfTheWorldIsPassedOn(t *testing.T) {
 	if _, err := l.dial("192.0.2.1:80"); err == nil || !strings.Contains(err.Error(), "refused") {
 		t.Error(err)
 	}
-	if r := l.network.Records(); len(r) != 1 || r[0].Failed != 1 || r[0].Open != 0 || r[0].Refused != 0 {
-		t.Errorf("%+v", r)
-	}
+	eventually(t, "it is recorded", func() bool {
+		r := l.network.Records()
+		return len(r) == 1 && r[0].Failed == 1 && r[0].Open == 0 && r[0].Refused == 0
+	})
 }
 
 func TestStreamsArriveWhole(t *testing.T) {
@@ -153,9 +158,10 @@ func TestDatagramsGoBothWays(t *testing.T) {
 			t.Fatalf("%d bytes: %v", len(text), err)
 		}
 	}
-	if r := l.network.Records(); len(r) != 1 || r[0].Sent != 9002 || r[0].Received != 9002 || r[0].Allowed != 1 {
-		t.Errorf("%+v", r)
-	}
+	eventually(t, "it is recorded", func() bool {
+		r := l.network.Records()
+		return len(r) == 1 && r[0].Sent == 9002 && r[0].Received == 9002 && r[0].Allowed == 1
+	})
 }
 
 func TestQuietConversationEnds(t *testing.T) {
@@ -452,4 +458,136 @@ func TestCloseEndsEverything(t *testing.T) {
 	if err := l.network.Close(); err != nil {
 		t.Error(err)
 	}
+}
+
+// What is under way is limited apart from what stands: beyond it a guest gets no
+// answer, and tries again.
+func TestConnectionsUnderWayAreLimited(t *testing.T) {
+	gate := make(chan struct{})
+	l := newLab(t, mustPolicy(t, true), func(c *Config) {
+		c.Limits.HalfOpen = 2
+		c.Dialer = gated{c.Dialer, gate}
+	})
+	l.world.serve("tcp", "192.0.2.1:80", listen(t, echo))
+	for port := range uint16(5) {
+		s := header.TCP(syn("10.77.0.2", "192.0.2.1", 80))
+		l.send(packet{to: "192.0.2.1", protocol: 6, payload: withSource(s, 41000+port)}.frame())
+	}
+	eventually(t, "three are beyond the limit", func() bool { return l.network.Counters().HalfOpen == 3 })
+	eventually(t, "two are under way", func() bool {
+		r := l.network.Records()
+		return len(r) == 1 && r[0].Open == 2
+	})
+	close(gate)
+	if err := echoes(l.mustDial("192.0.2.1:80"), "x"); err != nil {
+		t.Error(err)
+	}
+}
+
+// withSource changes where a segment comes from; its sum is not looked at.
+func withSource(s header.TCP, port uint16) []byte {
+	s.SetSourcePort(port)
+	return s
+}
+
+// gated reaches nobody before its gate is open.
+type gated struct {
+	Dialer
+	gate chan struct{}
+}
+
+func (g gated) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	select {
+	case <-g.gate:
+		return g.Dialer.DialContext(ctx, network, address)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// A change of the policy finds a connection that is still under way.
+func TestPolicyChangeEndsWhatIsUnderWay(t *testing.T) {
+	gate := make(chan struct{}) // never opened
+	l := newLab(t, mustPolicy(t, true), func(c *Config) { c.Dialer = gated{c.Dialer, gate} })
+	refused := make(chan error, 1)
+	go func() {
+		_, err := l.dial("192.0.2.1:80")
+		refused <- err
+	}()
+	eventually(t, "it is under way", func() bool { return len(l.network.Records()) == 1 })
+	if n := l.network.SetPolicy(nil); n != 1 {
+		t.Error(n)
+	}
+	if err := <-refused; err == nil || !strings.Contains(err.Error(), "refused") {
+		t.Error(err)
+	}
+}
+
+// A flood of questions is answered up to the rate, and the network goes on.
+func TestFloodOfQuestionsIsDropped(t *testing.T) {
+	l := newLab(t, mustPolicy(t, false), func(c *Config) { c.Limits.DNSBurst = 10 })
+	q, err := new(dns.Msg).SetQuestion("a.com.", dns.TypeA).Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := l.dialUDP("10.77.0.1:53")
+	for range 60 {
+		if _, err := c.Write(q); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "fifty were dropped", func() bool {
+		n := l.network.Counters()
+		return n.DNSQueries == 60 && n.DNSDropped == 50 && n.DNSRefused == 10
+	})
+	l.clock.pass(time.Second)
+	if got := said(l.resolve(t, "udp", "b.com", dns.TypeA)); got != "REFUSED" {
+		t.Error(got)
+	}
+}
+
+// The name server of a guest holds few connections, whatever that guest opens.
+func TestConnectionsToTheNameServerAreLimited(t *testing.T) {
+	l := newLab(t, mustPolicy(t, false))
+	var open []net.Conn
+	for range dnsTCPConns {
+		open = append(open, l.mustDial("10.77.0.1:53"))
+	}
+	eventually(t, "one more is closed at once", func() bool {
+		c := l.mustDial("10.77.0.1:53")
+		defer c.Close()
+		_ = c.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+		_, err := c.Read(make([]byte, 1))
+		return err == io.EOF
+	})
+	open[0].Close()
+	eventually(t, "there is room again", func() bool {
+		c := l.mustDial("10.77.0.1:53")
+		defer c.Close()
+		_ = c.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+		_, err := c.Read(make([]byte, 1))
+		return err != io.EOF
+	})
+}
+
+func TestThousandConnectionsStand(t *testing.T) {
+	l := newLab(t, mustPolicy(t, true))
+	l.world.serve("tcp", "192.0.2.1:80", listen(t, echo))
+	var all []net.Conn
+	for range 1000 {
+		all = append(all, l.mustDial("192.0.2.1:80"))
+	}
+	for _, c := range all {
+		if err := echoes(c, "x"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "all are counted", func() bool {
+		r := l.network.Records()
+		return len(r) == 1 && r[0].Open == 1000 && r[0].Received == 1000
+	})
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	t.Logf("both stacks: %d MiB of heap, %d MiB of stacks", m.HeapInuse>>20, m.StackInuse>>20)
 }

@@ -20,7 +20,9 @@ const (
 // that only their data travels. What is refused stays without an answer.
 func (n *Network) handleICMP(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
 	from, to := fromTCPIP(id.RemoteAddress), fromTCPIP(id.LocalAddress)
-	message := header.ICMPv4(stack.PayloadSince(pkt.TransportHeader()).AsSlice())
+	view := stack.PayloadSince(pkt.TransportHeader())
+	defer view.Release()
+	message := header.ICMPv4(view.AsSlice())
 	if to == n.config.Gateway || len(message) < header.ICMPv4MinimumSize || message.Type() != header.ICMPv4Echo {
 		return to != n.config.Gateway
 	}

@@ -20,7 +20,7 @@ var rooms = map[string][]string{
 	"banger/internal/api":        {"banger"},
 	"banger/internal/apt":        {"banger", "internal/artifact"},
 	"banger/internal/artifact":   {"banger"},
-	"banger/internal/bench":      {"internal/ext4", "internal/guestlink", "internal/guestwire", "internal/paths", "internal/shim", "internal/template", "internal/vmm", "internal/vmm/qemu"},
+	"banger/internal/bench":      {"banger", "internal/ext4", "internal/guestlink", "internal/guestwire", "internal/paths", "internal/shim", "internal/template", "internal/vmm", "internal/vmm/qemu"},
 	"banger/internal/build":      {},
 	"banger/internal/cli":        {"*"},
 	"banger/internal/config":     {"banger"},

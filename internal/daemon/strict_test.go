@@ -83,7 +83,7 @@ func TestBadRequestsAreRefusedAsProblems(t *testing.T) {
 		{"bad snapshot name", "POST", "/v1/vms/box/snapshots", js, `{"name":"a/b"}`, 400, banger.BadRequest, "a/b"},
 		{"no such image", "GET", "/v1/images/nothing", "", ``, 404, banger.NotFound, "nothing"},
 		{"no such kernel", "DELETE", "/v1/kernels/nothing", "", ``, 404, banger.NotFound, "nothing"},
-		{"no such operation", "DELETE", "/v1/operations/0", "", ``, 404, banger.NotFound, "operation"},
+		{"no such operation", "DELETE", "/v1/operations/nothing", "", ``, 404, banger.NotFound, "operation"},
 		{"unknown route", "GET", "/v1/nothing", "", ``, 404, banger.UnknownMethod, "/v1/nothing"},
 		{"unknown version", "GET", "/v2/vms", "", ``, 404, banger.UnknownMethod, "/v2/vms"},
 		{"unknown method", "PUT", "/v1/vms", js, `{}`, 404, banger.UnknownMethod, "PUT"},

@@ -77,6 +77,8 @@ func (a *agent) handle(s *guestwire.Stream) {
 		a.put(s)
 	case guestwire.KindGet:
 		a.get(s)
+	case guestwire.KindDial:
+		dial(s)
 	default:
 		s.Fail("unknown_method", fmt.Sprintf("the guest agent knows no stream of kind %d", s.Kind))
 	}

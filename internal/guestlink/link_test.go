@@ -88,3 +88,13 @@ func TestLinkThatDiesIsUnavailable(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 }
+
+func TestDialToAnEarlierAgentNamesTheRemedy(t *testing.T) {
+	l := connect(t, func(s *guestwire.Stream, _ guestwire.Call) {
+		s.Fail("unknown_method", "the guest agent knows no stream of kind 7")
+	})
+	_, err := l.Dial(t.Context(), "tcp", "127.0.0.1:80")
+	if banger.CodeOf(err) != banger.UnknownMethod || len(banger.HintsOf(err)) == 0 {
+		t.Fatalf("got %v with %q", err, banger.HintsOf(err))
+	}
+}

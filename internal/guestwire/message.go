@@ -35,11 +35,18 @@ const (
 	// KindClock sets the guest's clock and no more. Body: Clock. Result:
 	// Clock. Since minor 1, and MethodClock of KindCall.
 	KindClock Kind = 6
+	// KindDial connects to a socket inside the guest. Body: Target. Channel: 0,
+	// both ways; its EOF shuts down one direction. The guest says
+	// ControlConnected once the connection is there. Result: empty, once both
+	// directions have ended; a connection that breaks, or cannot be made, is a
+	// failure: not_found where there is no such name or path, unavailable
+	// where nobody accepts. A RESET breaks the connection. Since minor 2.
+	KindDial Kind = 7
 
 	KindShim Kind = 64
 )
 
-// Channels of KindExec; KindPut and KindGet use channel 0.
+// Channels of KindExec; the others use channel 0.
 const (
 	Stdin  uint8 = 0
 	Stdout uint8 = 1
@@ -58,6 +65,9 @@ const (
 	// after "| head". Body: u8 channel. The agent closes its end of the pipe,
 	// so that the command gets SIGPIPE when it writes on.
 	ControlCloseOutput ControlCode = 3
+
+	// ControlConnected comes from the guest: a KindDial has its connection.
+	ControlConnected ControlCode = 4
 )
 
 // Exec asks for a command to be run. Only Argv is required.
@@ -124,6 +134,27 @@ func ParseExit(b []byte) (Exit, error) {
 		return Exit{}, fmt.Errorf("%w: bad exit", ErrProtocol)
 	}
 	return e, nil
+}
+
+// Target is a socket inside the guest that something connects to.
+type Target struct {
+	Network string // "tcp" or "unix"
+	Address string // HOST:PORT, of which the guest resolves the host; or a path
+}
+
+// Append encodes the request.
+func (t Target) Append(b []byte) []byte {
+	return appendString(appendString(b, t.Network), t.Address)
+}
+
+// ParseTarget decodes the request. Bytes after it are a newer minor's.
+func ParseTarget(b []byte) (Target, error) {
+	d := decoder{b: b}
+	t := Target{Network: d.string(), Address: d.string()}
+	if d.bad {
+		return Target{}, fmt.Errorf("%w: bad request to connect", ErrProtocol)
+	}
+	return t, nil
 }
 
 // SignalControl makes a ControlSignal.

@@ -381,3 +381,15 @@ func TestSetupAndItsResultKeepAllTheyCarry(t *testing.T) {
 		}
 	}
 }
+
+func TestTargetSurvivesTheWire(t *testing.T) {
+	want := Target{Network: "tcp", Address: "[::1]:80"}
+	if got, err := ParseTarget(append(want.Append(nil), 1)); err != nil || got != want {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	for n := range want.Append(nil) {
+		if _, err := ParseTarget(want.Append(nil)[:n]); !errors.Is(err, ErrProtocol) {
+			t.Fatalf("the first %d bytes gave %v", n, err)
+		}
+	}
+}

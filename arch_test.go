@@ -46,6 +46,7 @@ var rooms = map[string][]string{
 	"banger/internal/vmm/child":  {"banger", "internal/vmm"},
 	"banger/internal/vmm/qemu":   {"banger", "internal/vmm", "internal/vmm/child"},
 	"banger/internal/guest/boot": {"internal/kmod"},
+	"banger/internal/workspace":  {"banger"},
 	"banger/test/e2e":            {"test/world"},
 	"banger/test/world":          {},
 	"banger/test/bench":          {"*"},
@@ -62,6 +63,7 @@ var owners = map[string][]string{
 	"os/exec": {
 		"banger/client", "banger/internal/shim", "banger/internal/vmm/child", "banger/internal/vmm/qemu", // daemon, shim, VMM
 		"banger/internal/apt", "banger/internal/image", "banger/internal/kernel", "banger/internal/ext4", "banger/internal/artifact", // the host's package tools
+		"banger/internal/workspace", // git
 		"banger/internal/doctor", "banger/internal/bench", "banger/test/world",
 	},
 }

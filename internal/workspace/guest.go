@@ -1,0 +1,40 @@
+package workspace
+
+import (
+	"context"
+	"io"
+)
+
+// Guest is what is asked of a guest. Everything it answers is a guest's word:
+// data to be checked, never a command or a path to be trusted.
+type Guest interface {
+	// Run runs a command to its end and gives its exit status: 127 for a
+	// program that is not there. An error means that it could not be asked.
+	Run(ctx context.Context, c Command) (status int, err error)
+
+	// Unpack unpacks the tar stream that write writes, below a directory that
+	// is there. Files become root's. An error of write ends it half-way.
+	Unpack(ctx context.Context, dir string, write func(io.Writer) error) error
+
+	// Look says what is at a path, links followed.
+	Look(ctx context.Context, path string) (Found, error)
+}
+
+// Found is what is at a path.
+type Found int
+
+// What can be at a path.
+const (
+	Nothing Found = iota
+	File
+	Directory
+)
+
+// Command is a command for a guest. Argv is required.
+type Command struct {
+	Argv           []string
+	Env            []string  // KEY=VALUE, on top of the guest's own
+	Dir            string    // "" is the home directory
+	Stdin          io.Reader // nil is none
+	Stdout, Stderr io.Writer // nil is dropped
+}

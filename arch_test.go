@@ -35,6 +35,7 @@ var rooms = map[string][]string{
 	"banger/internal/kernel":     {"banger", "internal/apt", "internal/artifact", "internal/ext4", "internal/kmod"},
 	"banger/internal/kmod":       {},
 	"banger/internal/layers":     {"banger", "internal/artifact", "internal/ext4"},
+	"banger/internal/patch":      {"banger", "internal/artifact"},
 	"banger/internal/paths":      {},
 	"banger/internal/peer":       {},
 	"banger/internal/shim":       {"banger", "internal/guestlink", "internal/guestwire", "internal/layers", "internal/paths", "internal/peer", "internal/vmm"},

@@ -1,0 +1,279 @@
+package patch
+
+import (
+	"crypto/rand"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"banger"
+)
+
+// Source gives the contents of files.
+type Source interface {
+	// Copy writes the content that git calls id.
+	Copy(w io.Writer, id string) error
+}
+
+// Applied is what an apply did.
+type Applied struct {
+	Written int `json:"written"`
+	Removed int `json:"removed"`
+	Already int `json:"already"` // were as they should become
+}
+
+// Apply makes changes in the tree at root: all of them, or none where it fails.
+// It fails where the tree holds something else than was brought in, where
+// something on the way to a path is no directory, and where a path or a kind of
+// file is not allowed. Should it be killed, Recover undoes what it did; journals
+// is the directory through which the two know of each other.
+func Apply(root, journals string, changes []Change, from Source) (Applied, error) {
+	return (&applier{}).apply(root, journals, changes, from)
+}
+
+type applier struct {
+	step func() // before each change to the tree; for tests
+}
+
+func (ap *applier) apply(root, journals string, changes []Change, from Source) (done Applied, err error) {
+	if err := errors.Join(Check(changes), checkKinds(changes)); err != nil {
+		return done, err
+	}
+	if root, err = filepath.EvalSymlinks(root); err != nil {
+		return done, err
+	}
+	t, err := openTree(root)
+	if err != nil {
+		return done, err
+	}
+	defer t.close()
+	if err := t.lock(); err != nil {
+		return done, err
+	}
+	todo, err := t.compare(changes)
+	if err != nil || len(todo) == 0 {
+		done.Already = len(changes)
+		return done, err
+	}
+	a := &applying{tree: t, journal: &journal{root: root, staging: StagingPrefix + rand.Text(), changes: todo}, step: ap.step}
+	if err := a.run(journals, from); err != nil {
+		return done, err
+	}
+	for _, c := range todo {
+		if c.New.Mode == Absent {
+			done.Removed++
+		}
+	}
+	done.Written, done.Already = len(todo)-done.Removed, len(changes)-len(todo)
+	return done, nil
+}
+
+// applying is one apply that was begun. Its staging directory has what is to come
+// as new/NUMBER, and what was replaced or removed as old/PATH.
+type applying struct {
+	*tree
+	journal *journal
+	step    func()
+}
+
+func (a *applying) run(journals string, from Source) error {
+	if err := a.journal.create(journals); err != nil {
+		return banger.Errorf(banger.Internal, "cannot write the journal: %w", err)
+	}
+	err := a.stage(from)
+	if err == nil {
+		err = a.commit()
+	}
+	if err != nil {
+		if undoErr := a.undo(); undoErr != nil {
+			return errors.Join(err, undoErr)
+		}
+	}
+	return errors.Join(err, a.end())
+}
+
+func (a *applying) old(p string) string { return path.Join(a.journal.staging, "old", p) }
+func (a *applying) new(i int) string    { return path.Join(a.journal.staging, "new", strconv.Itoa(i)) }
+
+func (a *applying) takeStep() {
+	if a.step != nil {
+		a.step()
+	}
+}
+
+// stage writes all that is new, and sees it onto the disk.
+func (a *applying) stage(from Source) error {
+	err := a.in(a.journal.staging, func(dir int, name string) error { return unix.Mkdirat(dir, name, 0o700) })
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{"new", "old"} {
+		d, err := a.makeDir(path.Join(a.journal.staging, name))
+		if err != nil {
+			return err
+		}
+		d.Close()
+	}
+	for i, c := range a.journal.changes {
+		if c.New.Mode == Absent {
+			continue
+		}
+		if err := a.stageOne(a.new(i), c, from); err != nil {
+			return banger.Errorf(banger.Internal, "cannot write %s: %w", quote(c.Path), err)
+		}
+	}
+	return unix.Syncfs(int(a.root.Fd()))
+}
+
+func (a *applying) stageOne(to string, c Change, from Source) error {
+	if c.New.Mode == Symlink {
+		var target limited
+		if err := from.Copy(&target, c.New.ID); err != nil {
+			return err
+		}
+		return a.in(to, func(dir int, name string) error { return unix.Symlinkat(string(target), dir, name) })
+	}
+	perm := uint32(0o666)
+	if c.New.Mode == Executable {
+		perm = 0o777
+	}
+	var f *os.File
+	err := a.in(to, func(dir int, name string) error {
+		fd, err := unix.Openat(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, perm)
+		if err == nil {
+			f = os.NewFile(uintptr(fd), name)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	err = from.Copy(f, c.New.ID)
+	if was := a.permissions(c.Path); was != 0 {
+		err = errors.Join(err, f.Chmod(keep(was, c.New.Mode)))
+	}
+	return errors.Join(err, f.Close())
+}
+
+// keep is what a file's permissions become: who may read it may execute it, or
+// nobody.
+func keep(was os.FileMode, now Mode) os.FileMode {
+	if now == Executable {
+		return was | was&0o444>>2
+	}
+	return was &^ 0o111
+}
+
+// limited takes a symlink's target and no more.
+type limited []byte
+
+func (l *limited) Write(p []byte) (int, error) {
+	if len(*l)+len(p) >= unix.PathMax {
+		return 0, errors.New("it is a symlink with too long a target")
+	}
+	*l = append(*l, p...)
+	return len(p), nil
+}
+
+// commit puts all in place. What goes makes room first; each path has its old
+// content or its new one at any moment, and what was is in old.
+func (a *applying) commit() error {
+	for _, c := range a.journal.changes {
+		if c.New.Mode == Absent {
+			if err := a.takeAway(c); err != nil {
+				return banger.Errorf(banger.CodeOf(err), "cannot remove %s: %w", quote(c.Path), err)
+			}
+		}
+	}
+	for i, c := range a.journal.changes {
+		if c.New.Mode != Absent {
+			if err := a.put(i, c); err != nil {
+				return banger.Errorf(banger.CodeOf(err), "cannot write %s: %w", quote(c.Path), err)
+			}
+		}
+	}
+	return nil
+}
+
+func (a *applying) takeAway(c Change) error {
+	if err := a.makeParent(a.old(c.Path)); err != nil {
+		return err
+	}
+	a.takeStep()
+	if err := a.move(c.Path, a.old(c.Path), true); err != nil {
+		return err
+	}
+	a.prune(c.Path)
+	return a.unchanged(c)
+}
+
+func (a *applying) put(i int, c Change) error {
+	if c.Old.Mode == Absent {
+		if err := errors.Join(a.makeParent(c.Path), a.clear(c.Path)); err != nil {
+			return err
+		}
+		a.takeStep()
+		return a.move(a.new(i), c.Path, true)
+	}
+	if err := a.makeParent(a.old(c.Path)); err != nil {
+		return err
+	}
+	a.takeStep()
+	if err := a.link(c.Path, a.old(c.Path)); err != nil {
+		return err
+	}
+	a.takeStep()
+	if err := a.move(a.new(i), c.Path, false); err != nil {
+		return err
+	}
+	return a.unchanged(c)
+}
+
+// unchanged makes sure that what was put aside is what was brought into the
+// guest, and not what somebody wrote a moment ago.
+func (a *applying) unchanged(c Change) error {
+	was, err := a.look(a.old(c.Path), c.Old.ID)
+	if err == nil && was != c.Old {
+		err = banger.Errorf(banger.Conflict, "it was changed on the host meanwhile")
+	}
+	return err
+}
+
+func (a *applying) makeParent(p string) error {
+	d, err := a.makeDir(path.Dir(p))
+	if err == nil {
+		d.Close()
+	}
+	return err
+}
+
+// link gives a file a second name, or another one where the file system has no
+// second names.
+func (a *applying) link(from, to string) error {
+	err := a.in(from, func(fromDir int, fromName string) error {
+		return a.in(to, func(toDir int, toName string) error { return unix.Linkat(fromDir, fromName, toDir, toName, 0) })
+	})
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EMLINK) {
+		return a.move(from, to, true)
+	}
+	return err
+}
+
+// end removes what was only needed on the way, the journal last.
+func (a *applying) end() error {
+	root, err := os.OpenRoot(a.path)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if err := root.RemoveAll(a.journal.staging); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return os.Remove(a.journal.file)
+}

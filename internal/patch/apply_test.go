@@ -1,0 +1,240 @@
+package patch
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"banger"
+)
+
+var (
+	before = files{
+		"plain": "one", "script": "x #!/bin/sh", "link": "-> plain", "gone": "bye", "deep/er/gone": "bye", "deep/stays": "here",
+		"becomes-dir": "file", "becomes-file/a": "1", "becomes-file/b/c": "2", "becomes-link": "file", "was-link": "-> deep",
+		"same": "same", "dangling": "-> nowhere",
+	}
+	after = files{
+		"plain": "two", "script": "#!/bin/sh", "link": "-> script", "deep/stays": "x here", "new/file": "", "new/link": "-> ../..",
+		"becomes-dir/in/it": "now", "becomes-file": "now", "becomes-link": "-> same", "was-link/a": "dir now",
+		"same": "same", "dangling": "-> /etc/passwd", "-dash": "x", "quote\"s \\ and\nlines": "odd", "\xff": "no utf-8",
+		strings.Repeat("n", 255): "long",
+	}
+)
+
+func TestApplyMakesOneTreeOfAnother(t *testing.T) {
+	r := newRig(t, before)
+	done, err := r.apply(r.contents.between(before, after))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.holds(after)
+	if done.Removed != 6 || done.Already != 0 {
+		t.Errorf("%+v", done)
+	}
+	again, err := r.apply(r.contents.between(before, after))
+	if err != nil || again.Written+again.Removed != 0 {
+		t.Errorf("again: %+v, %v", again, err)
+	}
+	if _, err := r.apply(r.contents.between(after, before)); err != nil {
+		t.Fatal(err)
+	}
+	r.holds(before)
+}
+
+func TestApplyRefusesWhatChangedOnTheHost(t *testing.T) {
+	for what, change := range map[string]func(dir string) error{
+		"other content": func(dir string) error { return os.WriteFile(dir+"/plain", []byte("mine"), 0o644) },
+		"other mode":    func(dir string) error { return os.Chmod(dir+"/plain", 0o755) },
+		"other kind":    func(dir string) error { return errors.Join(os.Remove(dir+"/plain"), os.Symlink("x", dir+"/plain")) },
+		"a pipe": func(dir string) error {
+			return errors.Join(os.Remove(dir+"/plain"), syscall.Mkfifo(dir+"/plain", 0o644))
+		},
+		"a directory":        func(dir string) error { return errors.Join(os.Remove(dir+"/plain"), os.Mkdir(dir+"/plain", 0o755)) },
+		"removed":            func(dir string) error { return os.Remove(dir + "/plain") },
+		"removed, was to go": func(dir string) error { return os.WriteFile(dir+"/gone", []byte("mine"), 0o644) },
+		"other target":       func(dir string) error { return errors.Join(os.Remove(dir+"/link"), os.Symlink("x", dir+"/link")) },
+		"in place of a new one": func(dir string) error {
+			return errors.Join(os.Mkdir(dir+"/new", 0o755), os.WriteFile(dir+"/new/file", []byte("mine"), 0o644))
+		},
+		"in a directory that goes": func(dir string) error {
+			return os.WriteFile(dir+"/becomes-file/b/mine", []byte("mine"), 0o644)
+		},
+		"a link above": func(dir string) error {
+			return errors.Join(os.RemoveAll(dir+"/deep"), os.Symlink("../canary", dir+"/deep"))
+		},
+		"a link above, new": func(dir string) error { return os.Symlink("../canary", dir+"/new") },
+	} {
+		t.Run(what, func(t *testing.T) {
+			r := newRig(t, before)
+			must(t, change(r.root))
+			was := read(t, r.root)
+			_, err := r.apply(r.contents.between(before, after))
+			if banger.CodeOf(err) != banger.Conflict {
+				t.Errorf("error %v", err)
+			}
+			if now := read(t, r.root); now != was {
+				t.Errorf("the tree is\n%s\nwas\n%s", now, was)
+			}
+		})
+	}
+}
+
+func TestApplyKeepsPermissions(t *testing.T) {
+	r := newRig(t, files{"secret": "1", "tool": "x 1"})
+	must(t, os.Chmod(r.root+"/secret", 0o600))
+	must(t, os.Chmod(r.root+"/tool", 0o750))
+	if _, err := r.apply(r.contents.between(files{"secret": "1", "tool": "x 1"}, files{"secret": "x 2", "tool": "2"})); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]os.FileMode{"secret": 0o700, "tool": 0o640} {
+		if info, err := os.Stat(filepath.Join(r.root, name)); err != nil || info.Mode() != want {
+			t.Errorf("%s: %v, %v, want %v", name, info.Mode(), err, want)
+		}
+	}
+}
+
+// A failure in the middle, here a name that only the file system refuses, takes
+// all back.
+func TestApplyThatFailsLeavesTheTreeAsItWas(t *testing.T) {
+	r := newRig(t, before)
+	changes := r.contents.between(before, after)
+	delete(r.contents, r.contents.file("dir now").ID)
+	was := read(t, r.root)
+	if _, err := r.apply(changes); err == nil {
+		t.Error("a content that is missing was no error")
+	}
+	if now := read(t, r.root); now != was {
+		t.Errorf("the tree is\n%s\nwas\n%s", now, was)
+	}
+	r.holds(before)
+}
+
+func TestApplyTakesBackWhatItDidWhenAFileIsWrittenMeanwhile(t *testing.T) {
+	for _, name := range []string{"plain", "deep/er/gone"} {
+		r := newRig(t, before)
+		steps := 0
+		ap := &applier{step: func() {
+			if steps++; steps == 1 {
+				must(t, os.WriteFile(filepath.Join(r.root, name), []byte("mine"), 0o644))
+			}
+		}}
+		_, err := ap.apply(r.root, r.journals, r.contents.between(before, after), r.contents)
+		if banger.CodeOf(err) != banger.Conflict {
+			t.Errorf("%s: %v", name, err)
+		}
+		want := files{name: "mine"}
+		for p, text := range before {
+			if p != name {
+				want[p] = text
+			}
+		}
+		r.holds(want)
+	}
+}
+
+func TestTwoAppliesDoNotMeet(t *testing.T) {
+	r := newRig(t, before)
+	var second error
+	ap := &applier{step: func() {
+		if second == nil {
+			_, second = Apply(r.root, r.journals, r.contents.between(before, after), r.contents)
+			must(t, Recover(r.journals, func(string) { t.Error("a living apply was undone") }))
+		}
+	}}
+	if _, err := ap.apply(r.root, r.journals, r.contents.between(before, after), r.contents); err != nil {
+		t.Error(err)
+	}
+	if banger.CodeOf(second) != banger.Busy {
+		t.Errorf("the second: %v", second)
+	}
+	r.holds(after)
+}
+
+// The test runs itself as the process that is killed at the Nth change.
+const killAt = "BANGER_TEST_KILL_AT"
+
+func TestApplyThatIsKilledAnywhereIsUndone(t *testing.T) {
+	if at := os.Getenv(killAt); at != "" {
+		applyAndDie(t, at)
+		return
+	}
+	steps := 0
+	r := newRig(t, before)
+	_, err := (&applier{step: func() { steps++ }}).apply(r.root, r.journals, r.contents.between(before, after), r.contents)
+	must(t, err)
+	if steps < 15 {
+		t.Fatalf("only %d steps", steps)
+	}
+	for at := 1; at <= steps; at++ {
+		r := newRig(t, before)
+		cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
+		cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d %s %s", killAt, at, r.root, r.journals))
+		if out, err := cmd.CombinedOutput(); err == nil || cmd.ProcessState.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+			t.Fatalf("step %d: the process was not killed: %v\n%s", at, err, out)
+		}
+		said := 0
+		must(t, Recover(r.journals, func(string) { said++ }))
+		r.holds(before)
+		if said != 1 {
+			t.Errorf("step %d: said %d times that it was undone", at, said)
+		}
+		if _, err := r.apply(r.contents.between(before, after)); err != nil {
+			t.Errorf("step %d: again: %v", at, err)
+		}
+		r.holds(after)
+	}
+}
+
+func applyAndDie(t *testing.T, how string) {
+	var at int
+	var root, journals string
+	if _, err := fmt.Sscan(how, &at, &root, &journals); err != nil {
+		t.Fatal(err)
+	}
+	c := contents{}
+	ap := &applier{step: func() {
+		if at--; at == 0 {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		}
+	}}
+	_, err := ap.apply(root, journals, c.between(before, after), c)
+	t.Fatalf("it was done before its end came: %v", err)
+}
+
+func TestRecoverLeavesWhatSomebodyElseWrote(t *testing.T) {
+	r := newRig(t, before)
+	changes := r.contents.between(before, after)
+	a := &applying{journal: &journal{root: r.root, staging: StagingPrefix + "x", changes: changes}}
+	var err error
+	a.tree, err = openTree(r.root)
+	must(t, err)
+	must(t, a.journal.create(r.journals))
+	must(t, a.stage(r.contents))
+	must(t, a.commit())
+	a.close() // as if it were killed here
+	must(t, os.WriteFile(r.root+"/plain", []byte("mine"), 0o644))
+	err = Recover(r.journals, func(string) {})
+	if banger.CodeOf(err) != banger.Conflict || !strings.Contains(err.Error(), `"plain"`) {
+		t.Errorf("%v", err)
+	}
+	got, _ := os.ReadFile(r.root + "/plain")
+	old, _ := os.ReadFile(r.root + "/" + StagingPrefix + "x/old/plain")
+	if string(got) != "mine" || string(old) != "one" {
+		t.Errorf("the tree has %q, what was kept is %q", got, old)
+	}
+}
+
+func TestJournalsThatWereNotFinishedAreNothing(t *testing.T) {
+	r := newRig(t, before)
+	files{"torn": r.root + "\x00" + StagingPrefix + "torn\x00:1"}.write(t, r.journals)
+	if err := Recover(r.journals, func(string) {}); err == nil {
+		t.Error("a torn journal was believed")
+	}
+}

@@ -41,6 +41,7 @@ type machine interface {
 	setClock(nanos int64) error
 	setup(guestwire.Setup) (failed []string, err error)
 	bootID() string
+	program() (string, error) // where the agent's own binary is
 	problems() []string
 	diskDir() string  // a path on the writable disk
 	layers() []string // where what the guest has written is, apart from the image

@@ -76,7 +76,7 @@ func (c *command) run() {
 		return
 	}
 	c.drain()
-	c.stream.Finish(guestwire.Exit{Status: status(c.child.status)}.Append(nil))
+	c.stream.Finish(ending(c.child.status).Append(nil))
 }
 
 // wait waits for the command's end; false means that the host went first.
@@ -187,10 +187,10 @@ func (c *command) closeOutput(channel uint8) {
 	}
 }
 
-// status is a wait status as a shell shows it.
-func status(w syscall.WaitStatus) uint8 {
+// ending is a wait status, its status as a shell shows it.
+func ending(w syscall.WaitStatus) guestwire.Exit {
 	if w.Signaled() {
-		return 128 + uint8(w.Signal())
+		return guestwire.Exit{Status: 128 + uint8(w.Signal()), Signal: uint8(w.Signal())}
 	}
-	return uint8(w.ExitStatus())
+	return guestwire.Exit{Status: uint8(w.ExitStatus())}
 }

@@ -19,17 +19,20 @@ import (
 //
 //	/init                  as PID 1: bring the machine up and serve its host
 //	AGENT serve            serve a host on descriptor 3, as an ordinary process
+//	AGENT sftp             serve files to whoever is at stdin and stdout
 //	AGENT modprobe NAME…   load modules; AGENT -q -- NAME is how the kernel asks
 func Main(args []string, version string) int {
 	switch {
 	case len(args) > 1 && args[1] == "serve":
 		return serve(version)
+	case len(args) > 1 && args[1] == "sftp":
+		return serveFiles()
 	case len(args) > 1 && (args[1] == "modprobe" || args[1] == "-q"):
 		return modprobe(args[2:])
 	case os.Getpid() == 1:
 		return initMachine(version)
 	}
-	fmt.Fprintln(os.Stderr, "usage: banger-guest serve | banger-guest modprobe NAME… (or as PID 1)")
+	fmt.Fprintln(os.Stderr, "usage: banger-guest serve | banger-guest sftp | banger-guest modprobe NAME… (or as PID 1)")
 	return 2
 }
 

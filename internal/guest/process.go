@@ -37,6 +37,8 @@ func (process) setClock(int64) error { return nil }
 
 func (process) bootID() string { return readBootID() }
 
+func (process) program() (string, error) { return os.Executable() }
+
 func (process) setup(guestwire.Setup) ([]string, error) { return nil, nil }
 
 func (process) problems() []string { return nil }

@@ -35,12 +35,15 @@ func (a *agent) start(s *guestwire.Stream, r guestwire.Exec) (*command, error) {
 	if err != nil {
 		return nil, err
 	}
+	if r.Program != guestwire.ProgramNamed {
+		workDir = ""
+	}
 	dir, err := directory(r.Dir, workDir, u.home)
 	if err != nil {
 		return nil, err
 	}
 	env := environment(image, u, dir, r)
-	path, err := findProgram(r.Argv[0], dir, getenv(env, "PATH"))
+	path, err := a.program(&r, u, dir, env)
 	if err != nil {
 		return nil, err
 	}
@@ -167,6 +170,26 @@ func directory(asked, image, home string) (string, error) {
 		}
 	}
 	return "/", nil
+}
+
+// program finds what a request runs, and calls it by the name that it expects.
+func (a *agent) program(r *guestwire.Exec, u user, dir string, env []string) (string, error) {
+	switch shell := r.Program == guestwire.ProgramShell || r.Program == guestwire.ProgramLogin; {
+	case r.Program == guestwire.ProgramAgent:
+		return a.machine.program()
+	case shell && executable(u.shell):
+		r.Argv[0] = filepath.Base(u.shell)
+		if r.Program == guestwire.ProgramLogin {
+			r.Argv[0] = "-" + r.Argv[0]
+		}
+		return u.shell, nil
+	}
+	return findProgram(r.Argv[0], dir, getenv(env, "PATH"))
+}
+
+func executable(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
 }
 
 // findProgram finds a command as a shell does.

@@ -102,6 +102,8 @@ func (m *system) problems() []string {
 	return append(append([]string{}, m.Problems...), m.failed...)
 }
 
+func (m *system) program() (string, error) { return boot.AgentPath, nil }
+
 func (m *system) diskDir() string {
 	if m.Disk == nil {
 		return "/"

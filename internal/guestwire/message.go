@@ -85,7 +85,25 @@ type Exec struct {
 	// Detach leaves the command running by itself, without a terminal, input
 	// or outputs: the result comes once it was started, with status 0.
 	Detach bool
+
+	// Program says how the program is found. An agent that does not know it
+	// takes Argv as it is.
+	Program Program
 }
+
+// Program says which program an Exec means.
+type Program uint8
+
+// The programs.
+const (
+	ProgramNamed Program = 0 // Argv[0]
+
+	// ProgramShell is the user's own shell where the guest has it, else
+	// Argv[0]. It begins in the user's home, as the next two do.
+	ProgramShell Program = 1
+	ProgramLogin Program = 2 // the same as a login shell
+	ProgramAgent Program = 3 // the agent's binary, in a process of its own
+)
 
 // Append encodes the request.
 func (e Exec) Append(b []byte) []byte {
@@ -95,8 +113,11 @@ func (e Exec) Append(b []byte) []byte {
 	b = append(b, boolByte(e.TTY), boolByte(e.Stdin))
 	b = binary.BigEndian.AppendUint16(b, e.Rows)
 	b = binary.BigEndian.AppendUint16(b, e.Cols)
-	if e.Detach {
-		b = append(b, 1)
+	if e.Detach || e.Program != ProgramNamed {
+		b = append(b, boolByte(e.Detach))
+	}
+	if e.Program != ProgramNamed {
+		b = append(b, byte(e.Program))
 	}
 	return b
 }
@@ -108,6 +129,9 @@ func ParseExec(b []byte) (Exec, error) {
 	e.TTY, e.Stdin = d.bool(), d.bool()
 	e.Rows, e.Cols = d.uint16(), d.uint16()
 	e.Detach = len(d.b) > 0 && d.bool()
+	if len(d.b) > 0 {
+		e.Program = Program(d.take(1)[0])
+	}
 	if d.bad || len(e.Argv) == 0 {
 		return Exec{}, fmt.Errorf("%w: bad exec request", ErrProtocol)
 	}
@@ -118,10 +142,17 @@ func ParseExec(b []byte) (Exec, error) {
 type Exit struct {
 	Status  uint8  // as a shell gives it: 128+n for a signal, 126 and 127 if it could not be run
 	Message string // why it could not be run, or ""
+	Signal  uint8  // the one that ended it, or 0; older agents leave it out
 }
 
 // Append encodes the exit.
-func (e Exit) Append(b []byte) []byte { return appendString(append(b, e.Status), e.Message) }
+func (e Exit) Append(b []byte) []byte {
+	b = appendString(append(b, e.Status), e.Message)
+	if e.Signal != 0 {
+		b = append(b, e.Signal)
+	}
+	return b
+}
 
 // ParseExit decodes the exit.
 func ParseExit(b []byte) (Exit, error) {
@@ -130,6 +161,9 @@ func ParseExit(b []byte) (Exit, error) {
 	}
 	d := decoder{b: b[1:]}
 	e := Exit{Status: b[0], Message: d.string()}
+	if len(d.b) > 0 {
+		e.Signal = d.take(1)[0]
+	}
 	if d.bad {
 		return Exit{}, fmt.Errorf("%w: bad exit", ErrProtocol)
 	}

@@ -312,6 +312,25 @@ func TestExecRequestSurvivesTheWire(t *testing.T) {
 	}
 }
 
+func TestWhatWasAddedToExecIsOptional(t *testing.T) {
+	for _, want := range []Exec{
+		{Argv: []string{"sh"}, Program: ProgramLogin},
+		{Argv: []string{"sh"}, Program: ProgramShell, Detach: true},
+		{Argv: []string{"sh"}, Detach: true},
+		{Argv: []string{"sh"}},
+	} {
+		got, err := ParseExec(want.Append(nil))
+		if err != nil || got.Program != want.Program || got.Detach != want.Detach {
+			t.Errorf("got %+v, %v, want %+v", got, err, want)
+		}
+	}
+	for _, want := range []Exit{{Status: 137, Signal: 9}, {Status: 127, Message: "none"}} {
+		if got, err := ParseExit(want.Append(nil)); err != nil || got != want {
+			t.Errorf("got %+v, %v, want %+v", got, err, want)
+		}
+	}
+}
+
 // fuzzSeeds are connections worth mutating.
 func fuzzSeeds(f *testing.F) {
 	var b bytes.Buffer

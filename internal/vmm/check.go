@@ -3,6 +3,7 @@ package vmm
 import (
 	"errors"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -43,7 +44,24 @@ func (c Config) CheckRestore() error {
 			return err
 		}
 	}
+	if err := c.checkNIC(); err != nil {
+		return err
+	}
 	return c.checkDisks()
+}
+
+// The smallest and the largest packet that a network of IPv4 carries.
+const minMTU, maxMTU = 68, 65535
+
+func (c Config) checkNIC() error {
+	if c.NIC == nil {
+		return nil
+	}
+	mac, err := net.ParseMAC(c.NIC.MAC)
+	if err != nil || len(mac) != 6 || mac[0]&1 != 0 || c.NIC.MTU < minMTU || c.NIC.MTU > maxMTU {
+		return banger.Errorf(banger.BadRequest, "bad network card: %q of MTU %d", c.NIC.MAC, c.NIC.MTU)
+	}
+	return nil
 }
 
 func (c Config) checkDisks() error {

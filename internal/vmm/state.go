@@ -29,6 +29,7 @@ type State struct {
 	VCPU      int         `json:"vcpu"`
 	MemoryMiB int64       `json:"memory_mib"`
 	Disks     []diskShape `json:"disks"`
+	NIC       *NIC        `json:"nic,omitempty"`
 	Devices   []byte      `json:"-"`
 }
 
@@ -39,7 +40,7 @@ type diskShape struct {
 
 // StateOf is the state of a machine of this description, without its devices.
 func StateOf(driver, version string, cfg Config) State {
-	s := State{Driver: driver, Version: version, Accel: cfg.Accel, VCPU: cfg.VCPU, MemoryMiB: cfg.MemoryMiB}
+	s := State{Driver: driver, Version: version, Accel: cfg.Accel, VCPU: cfg.VCPU, MemoryMiB: cfg.MemoryMiB, NIC: cfg.NIC}
 	for _, d := range cfg.Disks {
 		s.Disks = append(s.Disks, diskShape{d.Serial, d.ReadOnly})
 	}
@@ -118,6 +119,9 @@ func (s State) shape() string {
 			mode = "read-only"
 		}
 		text += fmt.Sprintf(", %s disk %s", mode, d.Serial)
+	}
+	if s.NIC != nil {
+		text += fmt.Sprintf(", network card %s of MTU %d", s.NIC.MAC, s.NIC.MTU)
 	}
 	return text
 }

@@ -40,6 +40,25 @@ type Config struct {
 	Initrd    string `json:"initrd"`     // empty for none
 	Cmdline   string `json:"cmdline"`    // the caller's part; the driver adds console, clock and panic settings
 	Disks     []Disk `json:"disks"`      // in the order the guest sees them
+	NIC       *NIC   `json:"nic,omitempty"`
+}
+
+// NIC is the network card of a machine. The guest finds it by its address. What
+// is at the other end of its cable is the caller's affair (Machine.Cable): no VMM
+// reaches a network.
+type NIC struct {
+	MAC string `json:"mac"` // as in "52:54:00:00:00:01"
+	MTU int    `json:"mtu"` // the guest begins with it
+}
+
+// Cable is the host's end of a network card's cable. Frames that nobody takes
+// hold up the card, and nothing else. Its end is the machine's.
+type Cable struct {
+	io.ReadWriteCloser
+
+	// Packets says that each read and write is one frame. Else each frame
+	// follows its length in four bytes, the highest first.
+	Packets bool
 }
 
 // Disk is a block device of a machine. The guest finds it by its serial, never
@@ -102,14 +121,14 @@ type Driver interface {
 	// may be restored from one Save, at once.
 	//
 	// cfg describes the machine that was saved: the same VMM, acceleration,
-	// vCPUs, memory, and disks of the same serials, modes and order, with the
+	// vCPUs, memory, network card, and disks of the same serials, modes and order, with the
 	// content they had while it stood still, each no smaller. Kernel, initrd
 	// and command line are not needed and not looked at. Another machine, and
 	// a state or memory that is not whole, is refused with bad_request before
 	// any vCPU ran; one that is missing with not_found.
 	//
 	// The guest is told nothing. Its side of the agent stream is as it was,
-	// perhaps in the middle of something; the host's is new.
+	// perhaps in the middle of something; the host's is new, and so is the cable.
 	Restore(ctx context.Context, cfg Config, from Source, io IO) (Machine, error)
 }
 
@@ -122,6 +141,10 @@ type Machine interface {
 	// then comes EOF. Closing it is the caller's business, and final: there
 	// is no second connection.
 	Agent() net.Conn
+
+	// Cable is the host's end of the guest's network card, nil without one. Like
+	// Agent it is there from the start, the caller's to close, and final.
+	Cable() *Cable
 
 	// PID is the VMM's process id, for reading /proc; signals go through
 	// Signal, which can never hit a recycled pid.

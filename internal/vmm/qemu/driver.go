@@ -121,6 +121,9 @@ func (m *machine) abandon(ctx context.Context, err error) error {
 	}
 	<-m.done
 	m.agent.Close()
+	if m.cable != nil {
+		m.cable.Close()
+	}
 	switch {
 	case ctx.Err() != nil:
 		return banger.Errorf(banger.Cancelled, "%w", context.Cause(ctx))

@@ -25,6 +25,7 @@ type machine struct {
 	isolation []string
 	monitor   *monitor
 	agent     net.Conn
+	cable     *vmm.Cable
 	devices   deviceFile
 	up        func()        // of the caller's IO, or nil
 	resumed   chan struct{} // closed when the vCPUs run for the first time
@@ -47,6 +48,11 @@ func newMachine(cfg vmm.Config, process *child.Child, isolation []string, w *wir
 	m := &machine{
 		cfg: cfg, process: process, base: w.base, isolation: isolation, agent: w.agent, devices: w.devices, tops: w.tops, up: out.Up,
 		resumed: make(chan struct{}), done: make(chan struct{}),
+	}
+	if cfg.NIC != nil {
+		m.cable = &vmm.Cable{ReadWriteCloser: w.cable}
+	} else {
+		w.cable.Close()
 	}
 	m.monitor = newMonitor(w.monitor, m.note)
 	var log lastLine
@@ -87,6 +93,7 @@ func discardNil(w io.Writer) io.Writer {
 }
 
 func (m *machine) Agent() net.Conn       { return m.agent }
+func (m *machine) Cable() *vmm.Cable     { return m.cable }
 func (m *machine) PID() int              { return m.process.PID() }
 func (m *machine) Isolation() []string   { return m.isolation }
 func (m *machine) Done() <-chan struct{} { return m.done }

@@ -18,6 +18,7 @@ const (
 	fdMonitor = 3 + iota
 	fdConsole
 	fdAgent
+	fdCable
 	fdDevices
 	fdDisks
 )
@@ -36,6 +37,7 @@ type wires struct {
 	monitor net.Conn
 	console net.Conn
 	agent   net.Conn
+	cable   net.Conn
 	devices deviceFile
 	tops    map[string]top // of the disks
 
@@ -82,7 +84,7 @@ func (w *wires) openCommon() (err error) {
 	if err := w.openStandard(); err != nil {
 		return err
 	}
-	for _, near := range []*net.Conn{&w.monitor, &w.console, &w.agent} { // the order of the constants
+	for _, near := range []*net.Conn{&w.monitor, &w.console, &w.agent, &w.cable} { // the order of the constants
 		if *near, err = w.openPair(); err != nil {
 			return err
 		}
@@ -193,7 +195,7 @@ func (w *wires) closeNear() {
 			f.Close()
 		}
 	}
-	for _, c := range []net.Conn{w.monitor, w.console, w.agent} {
+	for _, c := range []net.Conn{w.monitor, w.console, w.agent, w.cable} {
 		if c != nil {
 			c.Close()
 		}

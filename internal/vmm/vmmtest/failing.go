@@ -34,6 +34,8 @@ func (h Harness) testFailedBoot(t *testing.T) {
 		{name: "one serial twice", break_: func(c *vmm.Config) { c.Disks[0].Serial = c.Disks[1].Serial }, code: banger.BadRequest, says: "serial"},
 		{name: "serial too long", break_: func(c *vmm.Config) { c.Disks[0].Serial = strings.Repeat("s", 21) }, code: banger.BadRequest, says: "serial"},
 		{name: "kernel is none", break_: func(c *vmm.Config) { c.Kernel = "disk.img" }, code: banger.BadRequest, says: "disk.img", kernel: true},
+		{name: "address of a network card that is none", break_: func(c *vmm.Config) { c.NIC = &vmm.NIC{MAC: "a,id=b", MTU: 1500} }, code: banger.BadRequest, says: "a,id=b"},
+		{name: "network card for too large packets", break_: func(c *vmm.Config) { c.NIC = &vmm.NIC{MAC: guestMAC.String(), MTU: 1 << 16} }, code: banger.BadRequest, says: "65536"},
 		{name: "context cancelled", ctx: cancelled, break_: func(*vmm.Config) {}, code: banger.Cancelled, says: "cancel"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

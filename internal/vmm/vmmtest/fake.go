@@ -18,8 +18,8 @@ import (
 )
 
 // Fake is a vmm.Driver whose machines are ordinary processes: Config.Binary
-// run as "BINARY serve", with the agent's stream as descriptor 3 and its output
-// as the console. It boots in milliseconds and shares the host's files, so it
+// run as "BINARY serve", with the agent's stream as descriptor 3, its network
+// card, if it has one, as descriptor 4, and its output as the console. It boots in milliseconds and shares the host's files, so it
 // serves where what a guest is made of does not matter.
 //
 // The process gets user, pid, mount, ipc and uts namespaces of its own. They
@@ -73,7 +73,7 @@ func startFake(ctx context.Context, cfg vmm.Config, out vmm.IO) (*process, error
 		return nil, banger.Errorf(banger.Unavailable, "this host does not let us make user namespaces").
 			Hint("sysctl user.max_user_namespaces")
 	}
-	agent, far, err := socketPair()
+	agent, far, err := socketPair(unix.SOCK_STREAM)
 	if err != nil {
 		return nil, err
 	}
@@ -84,28 +84,57 @@ func startFake(ctx context.Context, cfg vmm.Config, out vmm.IO) (*process, error
 		return nil, err
 	}
 	defer farConsole.Close()
+	files := []*os.File{nil, farConsole, farConsole, far}
+	cable, farCable, err := fakeCable(cfg)
+	if err != nil {
+		agent.Close()
+		console.Close()
+		return nil, err
+	}
+	if cable != nil {
+		defer farCable.Close()
+		files = append(files, farCable)
+	}
 	c, err := child.Start(child.Spec{
 		Path:       cfg.Binary,
 		Args:       []string{"serve"},
 		Dir:        cfg.Dir,
 		Env:        []string{"PATH=" + os.Getenv("PATH"), "HOME=/root"},
-		Files:      []*os.File{nil, farConsole, farConsole, far},
+		Files:      files,
 		Namespaces: fakeNamespaces,
 		Root:       true, // as an agent is used to
 	})
 	if err != nil {
 		agent.Close()
 		console.Close()
+		if cable != nil {
+			cable.Close()
+		}
 		return nil, banger.Errorf(banger.Unavailable, "cannot run %s: %w", cfg.Binary, err)
 	}
 	if out.Up != nil {
 		out.Up()
 	}
-	return newProcess(c, agent, console, out.Console), nil
+	p := newProcess(c, agent, console, out.Console)
+	p.cable = cable
+	return p, nil
 }
 
-func socketPair() (near net.Conn, far *os.File, err error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+// fakeCable is a pair of sockets on which each packet is a frame. The process has
+// its end as descriptor 4.
+func fakeCable(cfg vmm.Config) (*vmm.Cable, *os.File, error) {
+	if cfg.NIC == nil {
+		return nil, nil, nil
+	}
+	near, far, err := socketPair(unix.SOCK_SEQPACKET)
+	if err != nil {
+		return nil, nil, err
+	}
+	return &vmm.Cable{ReadWriteCloser: near, Packets: true}, far, nil
+}
+
+func socketPair(kind int) (near net.Conn, far *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, fmt.Errorf("socketpair: %w", err)
 	}
@@ -122,6 +151,7 @@ func socketPair() (near net.Conn, far *os.File, err error) {
 type process struct {
 	child *child.Child
 	agent net.Conn
+	cable *vmm.Cable
 	done  chan struct{}
 	exit  vmm.Exit // valid after done
 
@@ -151,6 +181,7 @@ func newProcess(c *child.Child, agent net.Conn, from *os.File, console io.Writer
 }
 
 func (p *process) Agent() net.Conn       { return p.agent }
+func (p *process) Cable() *vmm.Cable     { return p.cable }
 func (p *process) PID() int              { return p.child.PID() }
 func (p *process) Done() <-chan struct{} { return p.done }
 func (p *process) Exit() vmm.Exit        { return p.exit }

@@ -47,6 +47,7 @@ func (h Harness) prepare(t *testing.T) vmm.Config {
 		{Serial: diskSerial, Path: "disk.img"}, // relative: from Dir
 		{Serial: rootSerial, Path: filepath.Join(cfg.Dir, "root.img"), ReadOnly: true},
 	}
+	cfg.NIC = &vmm.NIC{MAC: guestMAC.String(), MTU: guestMTU}
 	return cfg
 }
 
@@ -89,6 +90,7 @@ func (h Harness) start(t *testing.T, cfg vmm.Config, begin func(context.Context,
 	t.Cleanup(func() {
 		g.kill()
 		g.Agent().Close()
+		g.Cable().Close()
 		if t.Failed() {
 			t.Logf("console:\n%s\nlog:\n%s", g.console.tail(), g.log.tail())
 		}

@@ -129,6 +129,7 @@ func (h Harness) testNoSnapshots(t *testing.T) {
 func (h Harness) testSaved(t *testing.T) {
 	g := h.boot(t)
 	wantCount(t, g, 1)
+	g.wantFrames(t, 1500)
 	r := g.save(t)
 	t.Run("goes on", func(t *testing.T) {
 		g.resume(t)
@@ -136,6 +137,7 @@ func (h Harness) testSaved(t *testing.T) {
 	})
 	t.Run("comes back twice, and the two part", func(t *testing.T) { h.testTwo(t, r) })
 	t.Run("changes no memory but its own", func(t *testing.T) { h.testSealed(t, r) })
+	t.Run("has a cable of its own once it is back", func(t *testing.T) { h.testNewCable(t, g, r) })
 	t.Run("sees its disk grow once it is back", func(t *testing.T) { h.restore(t, r).testGrow(t) })
 	t.Run("is refused where it does not fit", func(t *testing.T) { h.testRefused(t, r) })
 	t.Run("comes back five generations on", func(t *testing.T) { h.testGenerations(t, r) })

@@ -115,6 +115,8 @@ func damages() []damage {
 		{"disks in another order", shape(func(c *vmm.Config) { c.Disks = []vmm.Disk{c.Disks[1], c.Disks[0]} }), banger.BadRequest, "disk"},
 		{"a disk with another serial", shape(func(c *vmm.Config) { c.Disks = slices.Clone(c.Disks); c.Disks[0].Serial = "other" }), banger.BadRequest, "other"},
 		{"a disk with another mode", shape(func(c *vmm.Config) { c.Disks = slices.Clone(c.Disks); c.Disks[1].ReadOnly = false }), banger.BadRequest, "read-only"},
+		{"without its network card", shape(func(c *vmm.Config) { c.NIC = nil }), banger.BadRequest, "network card"},
+		{"a network card with another address", shape(func(c *vmm.Config) { c.NIC = &vmm.NIC{MAC: hostMAC.String(), MTU: guestMTU} }), banger.BadRequest, "network card"},
 		{"disk missing", shape(func(c *vmm.Config) { c.Disks = slices.Clone(c.Disks); c.Disks[0].Path = "gone" }), banger.NotFound, "gone"},
 		{"state missing", func(_ *testing.T, _ *vmm.Config, from *vmm.Source) { from.State += "-gone" }, banger.NotFound, "state-gone"},
 		{"state empty", state(func([]byte) []byte { return nil }), banger.BadRequest, "state"},

@@ -87,6 +87,8 @@ func (h Harness) testRunning(t *testing.T) {
 		t.Run("disks are found by serial", g.testDisks)
 		t.Run("read-only disk refuses writes", g.testReadOnly)
 	}
+	t.Run("frames go both ways", g.testFrames)
+	t.Run("a cable that nobody serves stalls nothing", g.testFrameFlood)
 	if h.Driver.Features().DiskGrowth {
 		t.Run("guest sees a disk grow", g.testGrow)
 	}

@@ -11,13 +11,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == "serve" {
-		serve(os.NewFile(3, "agent"), os.Stdout, process{})
+		serve(os.NewFile(3, "agent"), os.Stdout, process{}, func() (int, error) { return 4, nil })
 		// As a machine does, it outlives its agent stream: what ends it
 		// must be the driver.
 		for {
@@ -27,7 +28,7 @@ func main() {
 	console, port, err := boot()
 	if err == nil {
 		fmt.Fprintln(console, "testguest: up")
-		serve(port, console, machine{})
+		serve(port, console, machine{}, openCard)
 		err = fmt.Errorf("the agent port ended")
 	}
 	// PID 1 must not return before the reason is on the console: the kernel
@@ -45,8 +46,8 @@ type ender interface {
 }
 
 // serve greets and then answers requests until the stream ends.
-func serve(port io.ReadWriter, console io.Writer, end ender) {
-	s := &session{port: port, console: console, end: end}
+func serve(port io.ReadWriter, console io.Writer, end ender, card func() (int, error)) {
+	s := &session{port: port, console: console, end: end, card: sync.OnceValues(card)}
 	s.reply("hello")
 	for in := bufio.NewScanner(port); in.Scan(); { // lines up to 64 KiB
 		s.request(in.Text())

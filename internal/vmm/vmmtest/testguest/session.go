@@ -20,7 +20,8 @@ type session struct {
 	port    io.Writer
 	console io.Writer
 	end     ender
-	still   chan struct{} // closed to stop the ticks
+	card    func() (int, error) // a descriptor that takes and gives frames
+	still   chan struct{}       // closed to stop the ticks
 	count   int
 	churn   *churner
 	swept   *sweeper
@@ -50,6 +51,8 @@ func (s *session) request(line string) {
 		close(s.still)
 	case "disk":
 		s.answer(disk(rest))
+	case "card":
+		s.answer(s.useCard(rest))
 	case "cmdline":
 		text, err := os.ReadFile("/proc/cmdline")
 		s.answer(strings.TrimSpace(string(text)), err)

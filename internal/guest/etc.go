@@ -21,6 +21,7 @@ type etc struct {
 	hosts     ownFile
 	hostsLine string      // ours in hosts
 	resolv    fileVersion // of a resolv.conf that is as it should be
+	gateway   [4]byte     // for a guest whose gateway is this
 }
 
 func newEtc() *etc {
@@ -167,35 +168,45 @@ func hosts(old string, s guestwire.Setup) string {
 	return out + hostsLine(s)
 }
 
-// resolvConf is what a guest without an answer of its own gets.
-const resolvConf = "# Written by banger at each start; once edited, it stays as it is.\n" +
-	"options timeout:1 attempts:1\n"
+// resolvConf is what a guest gets: it asks its gateway, and where it has none it
+// does not ask for long.
+func resolvConf(gateway [4]byte) string {
+	const head = "# Written by banger at each start; once edited, it stays as it is.\n"
+	if gateway == [4]byte{} {
+		return head + "options timeout:1 attempts:1\n"
+	}
+	return head + "nameserver " + dotted(gateway) + "\n"
+}
 
-func (e *etc) setResolvConf(written string) error {
+func (e *etc) setResolvConf(n *guestwire.Network, written string) error {
 	const file = "/etc/resolv.conf"
-	if now := versionOf(file); now != (fileVersion{}) && now == e.resolv {
+	var gateway [4]byte
+	if n != nil {
+		gateway = n.Gateway
+	}
+	if now := versionOf(file); now != (fileVersion{}) && now == e.resolv && gateway == e.gateway {
 		return nil
 	}
-	if err := writeResolvConf(file, written); err != nil {
+	if err := writeResolvConf(file, written, resolvConf(gateway)); err != nil {
 		return err
 	}
-	e.resolv = versionOf(file)
+	e.resolv, e.gateway = versionOf(file), gateway
 	return nil
 }
 
 // writeResolvConf writes the file unless the user did. written is a copy of
 // what was written last, on the disk: without it the file is the image's.
-func writeResolvConf(file, written string) error {
+func writeResolvConf(file, written, text string) error {
 	last, err := os.ReadFile(written)
 	first := err != nil
 	have, err := os.ReadFile(file) // follows a link
 	if err == nil && !first && string(have) != string(last) {
 		return nil
 	}
-	if err := ensureFile(file, resolvConf, 0o644); err != nil {
+	if err := ensureFile(file, text, 0o644); err != nil {
 		return err
 	}
-	return writeIfOther(written, resolvConf, 0o600)
+	return writeIfOther(written, text, 0o600)
 }
 
 // ensureFile makes file a plain file with that content, instead of a link

@@ -26,7 +26,8 @@ func (m *system) apply(s guestwire.Setup) (failed []string) {
 		{"set the host name", m.etc.setHostname},
 		{"write /etc/machine-id", m.etc.setMachineID},
 		{"write /etc/hosts", m.etc.setHosts},
-		{"write /etc/resolv.conf", func(guestwire.Setup) error { return m.etc.setResolvConf(m.written()) }},
+		{"set the network", func(s guestwire.Setup) error { return m.network.apply(s.Network) }},
+		{"write /etc/resolv.conf", func(s guestwire.Setup) error { return m.etc.setResolvConf(s.Network, m.written()) }},
 		{"enlarge the disk", func(s guestwire.Setup) error { return m.GrowDisk(s.DiskBytes) }},
 	} {
 		if err := step.do(s); err != nil {

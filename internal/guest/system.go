@@ -22,7 +22,8 @@ type system struct {
 	accounts accounts
 	read     [2]fileVersion // of passwd and group, as they were read
 
-	boot bootOwner
+	boot    bootOwner
+	network network
 
 	mu     sync.Mutex
 	failed []string // what setup could not do, the last time

@@ -102,16 +102,25 @@ func TestResolvConf(t *testing.T) {
 	if err := os.Symlink("../run/no/where", file); err != nil {
 		t.Fatal(err)
 	}
-	if err := writeResolvConf(file, written); err != nil {
+	if err := writeResolvConf(file, written, resolvConf([4]byte{10, 77, 0, 1})); err != nil {
 		t.Fatal(err)
 	}
 	if info, err := os.Lstat(file); err != nil || !info.Mode().IsRegular() {
 		t.Fatalf("the dangling link is still there: %v", err)
 	}
+	if got, _ := os.ReadFile(file); !strings.HasSuffix(string(got), "\nnameserver 10.77.0.1\n") {
+		t.Fatalf("it is %q", got)
+	}
+	if err := writeResolvConf(file, written, resolvConf([4]byte{})); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := os.ReadFile(file); strings.Contains(string(got), "nameserver") {
+		t.Fatalf("without a network it is %q", got)
+	}
 	if err := os.WriteFile(file, []byte("nameserver 9.9.9.9\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := writeResolvConf(file, written); err != nil {
+	if err := writeResolvConf(file, written, resolvConf([4]byte{10, 77, 0, 1})); err != nil {
 		t.Fatal(err)
 	}
 	if got, _ := os.ReadFile(file); string(got) != "nameserver 9.9.9.9\n" {

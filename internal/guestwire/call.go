@@ -25,6 +25,19 @@ type Setup struct {
 	// Anybody is set for a machine that others will be forked from: what
 	// would then be the same in all of them is not even looked at.
 	Anybody bool `json:"anybody,omitempty"`
+
+	// Network is what the guest's network card is set to: nil where it has
+	// none, or is to keep what it has. Since minor 3.
+	Network *Network `json:"network,omitempty"`
+}
+
+// Network is a guest's place: alone on a cable, at whose other end is the
+// gateway, which is its name server too.
+type Network struct {
+	MAC        [6]byte `json:"mac"` // by which it finds its card
+	Address    [4]byte `json:"address"`
+	Gateway    [4]byte `json:"gateway"`
+	GatewayMAC [6]byte `json:"gateway_mac"`
 }
 
 // Append encodes the request.
@@ -34,7 +47,28 @@ func (s Setup) Append(b []byte) []byte {
 	}
 	b = appendList(b, s.Env)
 	b = appendInt64(appendInt64(b, s.TimeNanos), s.DiskBytes)
-	return append(b, boolByte(s.Anybody))
+	return s.Network.append(append(b, boolByte(s.Anybody)))
+}
+
+func (n *Network) append(b []byte) []byte {
+	b = append(b, boolByte(n != nil))
+	if n == nil {
+		return b
+	}
+	b = append(append(b, n.MAC[:]...), n.Address[:]...)
+	return append(append(b, n.Gateway[:]...), n.GatewayMAC[:]...)
+}
+
+func (d *decoder) network() *Network {
+	if len(d.b) == 0 || !d.bool() {
+		return nil
+	}
+	n := &Network{}
+	copy(n.MAC[:], d.take(6))
+	copy(n.Address[:], d.take(4))
+	copy(n.Gateway[:], d.take(4))
+	copy(n.GatewayMAC[:], d.take(6))
+	return n
 }
 
 // ParseSetup decodes the request. Bytes after it are a newer minor's.
@@ -45,6 +79,7 @@ func ParseSetup(b []byte) (Setup, error) {
 	s.Env = d.list()
 	s.TimeNanos, s.DiskBytes = d.int64(), d.int64()
 	s.Anybody = d.bool()
+	s.Network = d.network()
 	if d.bad {
 		return Setup{}, fmt.Errorf("%w: bad setup request", ErrProtocol)
 	}

@@ -55,7 +55,7 @@ package guestwire
 // Version of the wire. A newer minor only adds.
 const (
 	Major = 1
-	Minor = 2 // 1 has KindSetup and KindClock, 2 KindDial
+	Minor = 3 // 1 has KindSetup and KindClock, 2 KindDial, 3 Setup.Network
 )
 
 // Limits of the wire.

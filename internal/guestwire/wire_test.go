@@ -386,6 +386,7 @@ func TestSetupAndItsResultKeepAllTheyCarry(t *testing.T) {
 	s := Setup{
 		Hostname: "a", MachineID: "b", TimeNanos: -1, Entropy: []byte{0, 255}, GuestIP: "c", Image: "d",
 		Env: []string{"E=1", "F="}, WorkDir: "g", DiskBytes: 8 << 30, Anybody: true,
+		Network: &Network{MAC: [6]byte{1, 2}, Address: [4]byte{10, 77, 0, 2}, Gateway: [4]byte{10, 77, 0, 1}, GatewayMAC: [6]byte{3, 4}},
 	}
 	if got, err := ParseSetup(append(s.Append(nil), "of a newer minor"...)); err != nil || !reflect.DeepEqual(got, s) {
 		t.Errorf("got %+v, %v", got, err)
@@ -394,8 +395,15 @@ func TestSetupAndItsResultKeepAllTheyCarry(t *testing.T) {
 	if got, err := ParseSetupResult(append(r.Append(nil), 1)); err != nil || !reflect.DeepEqual(got, r) {
 		t.Errorf("got %+v, %v", got, err)
 	}
+	of1 := s
+	of1.Network = nil
+	sizeOf1 := len(of1.Append(nil)) - 1 // of minor 1, which ended there
 	for n := range len(s.Append(nil)) {
-		if _, err := ParseSetup(s.Append(nil)[:n]); !errors.Is(err, ErrProtocol) {
+		got, err := ParseSetup(s.Append(nil)[:n])
+		if n == sizeOf1 && (err != nil || !reflect.DeepEqual(got, of1)) {
+			t.Errorf("of minor 1: %+v, %v", got, err)
+		}
+		if n != sizeOf1 && !errors.Is(err, ErrProtocol) {
 			t.Fatalf("the first %d bytes gave %v", n, err)
 		}
 	}

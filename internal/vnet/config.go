@@ -46,6 +46,10 @@ type Limits struct {
 	DNSBurst  int           // and at once, 300
 }
 
+// MaxMTU is the largest MTU whose frames QEMU carries whole. Most of what a packet
+// costs is the same for all sizes.
+const MaxMTU = 65520
+
 // The usual stations of the cable. Each VM has its own, so that all may have the
 // same.
 var (

@@ -79,6 +79,36 @@ func ReadUpstreams(path string) (Upstreams, error) {
 	return u, nil
 }
 
+// hostResolvers asks whom the host asks, which changes as a laptop moves.
+type hostResolvers struct {
+	path string
+
+	mu    sync.Mutex
+	known Upstreams
+	read  time.Time
+}
+
+// HostResolvers is a Resolver that asks the servers of a file like
+// /etc/resolv.conf, which it reads again when that is older than a few seconds.
+func HostResolvers(path string) Resolver { return &hostResolvers{path: path} }
+
+const resolversAge = 5 * time.Second
+
+// Exchange asks the servers of the moment. Where the file cannot be read just now,
+// as in the middle of a change, those of the last time count.
+func (h *hostResolvers) Exchange(ctx context.Context, question *dns.Msg) (*dns.Msg, error) {
+	h.mu.Lock()
+	if time.Since(h.read) > resolversAge {
+		if now, err := ReadUpstreams(h.path); err == nil {
+			h.known = now
+		}
+		h.read = time.Now()
+	}
+	known := h.known
+	h.mu.Unlock()
+	return known.Exchange(ctx, question)
+}
+
 // PingSocket is a Pinger that uses the sockets that some systems give to ordinary
 // users (net.ipv4.ping_group_range).
 type PingSocket struct{}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"strings"
 	"time"
@@ -42,6 +43,9 @@ type Config struct {
 
 	settings []Setting
 }
+
+// Network is network_prefix, from which VMs have their addresses.
+func (c Config) Network() (netip.Prefix, error) { return parseNetwork(c.NetworkPrefix) }
 
 // VMDefaults is the shape of a VM where its creator does not say otherwise.
 type VMDefaults struct {

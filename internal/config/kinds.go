@@ -118,15 +118,20 @@ func flag(name string, field func(*Config) *bool) key {
 
 // checkNetwork accepts a CIDR, or three octets, which mean a /24.
 func checkNetwork(s string) error {
+	_, err := parseNetwork(s)
+	return err
+}
+
+func parseNetwork(s string) (netip.Prefix, error) {
 	cidr := s
 	if strings.Count(s, ".") == 2 && !strings.Contains(s, "/") {
 		cidr += ".0/24"
 	}
 	p, err := netip.ParsePrefix(cidr)
 	if err != nil || !p.Addr().Is4() || p.Bits() > 30 {
-		return wrong(`an IPv4 network of at least 4 addresses, such as "10.77.0.0/16"`, s)
+		return p, wrong(`an IPv4 network of at least 4 addresses, such as "10.77.0.0/16"`, s)
 	}
-	return nil
+	return p.Masked(), nil
 }
 
 // checkLoopback accepts two octets of 127/8.

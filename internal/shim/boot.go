@@ -72,6 +72,7 @@ func (s *supervisor) begun(b *boot, connect func(*boot) (*guestlink.Link, error)
 		_ = b.machine.Signal(killSignal)
 	}
 	s.log.Info("booted", "driver", s.driver.Name(), "pid", b.machine.PID(), "restored", b.restored, "template", b.template)
+	s.plugIn(b)
 	b.work.Go(func() { s.bringUp(b, connect) })
 }
 
@@ -79,6 +80,9 @@ func (s *supervisor) begun(b *boot, connect func(*boot) (*guestlink.Link, error)
 func (b *boot) end() {
 	b.late.Stop()
 	_ = b.machine.Agent().Close()
+	if c := b.machine.Cable(); c != nil {
+		_ = c.Close()
+	}
 	b.work.Wait()
 }
 
@@ -141,6 +145,7 @@ func (s *supervisor) setup() guestwire.Setup {
 	s.mu.Unlock()
 	setup.Entropy = make([]byte, entropyLen)
 	_, _ = rand.Read(setup.Entropy)
+	setup.Network = s.place()
 	setup.TimeNanos = time.Now().UnixNano()
 	return setup
 }

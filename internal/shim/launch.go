@@ -25,7 +25,8 @@ type Launch struct {
 	Name    string          `json:"name"`   // for hints and logs
 	Driver  string          `json:"driver"` // name of a vmm.Driver
 	Machine vmm.Config      `json:"machine"`
-	Setup   guestwire.Setup `json:"setup"` // the shim adds time and entropy
+	Setup   guestwire.Setup `json:"setup"` // the shim adds time, entropy and network
+	Network *Network        `json:"network,omitempty"`
 
 	// Restore has the VM begin as a machine that was saved. What cannot be
 	// restored is booted, and so is a VM whose guest reboots.

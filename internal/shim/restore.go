@@ -102,6 +102,9 @@ func (s *supervisor) restoreVMM(ctx context.Context, what string, from Restore, 
 			_ = machine.Signal(killSignal)
 			<-machine.Done()
 			_ = machine.Agent().Close()
+			if c := machine.Cable(); c != nil {
+				_ = c.Close()
+			}
 			return unfit{err} // it ran
 		}
 	}

@@ -125,6 +125,7 @@ func (m *scriptedMachine) end(e vmm.Exit) {
 }
 
 func (m *scriptedMachine) Agent() net.Conn       { return m.host }
+func (m *scriptedMachine) Cable() *vmm.Cable     { return nil }
 func (m *scriptedMachine) PID() int              { return 4242 }
 func (m *scriptedMachine) Isolation() []string   { return []string{"a test"} }
 func (m *scriptedMachine) Done() <-chan struct{} { return m.done }

@@ -11,6 +11,7 @@ import (
 	"banger"
 	"banger/internal/paths"
 	"banger/internal/vmm"
+	"banger/internal/vnet"
 )
 
 // supervisor is a shim at work.
@@ -28,6 +29,7 @@ type supervisor struct {
 	work     sync.WaitGroup // goroutines of the VM's life; not those of clients
 	clearing sync.WaitGroup // see clear
 	over     chan struct{}  // closed when the VM has ended and exit is set
+	network  *vnet.Network  // of the guest, nil where the VM has none
 	turn     turn           // of pause, resume, grow, save, suspend, reboot
 	keeping  sync.Mutex     // held while launch.json is written
 
@@ -91,6 +93,11 @@ func (s *supervisor) begin(ctx context.Context, opts Options) (err error) {
 	if s.listener, err = listen(s.dir); err != nil {
 		return fileError(err, "cannot listen on the control socket")
 	}
+	if s.launch.Network != nil {
+		if s.network, err = s.launch.Network.open(); err != nil {
+			return err
+		}
+	}
 	return s.bootFirst(ctx)
 }
 
@@ -104,6 +111,9 @@ func (s *supervisor) release() {
 	}
 	if s.console != nil {
 		s.console.close()
+	}
+	if s.network != nil {
+		_ = s.network.Close()
 	}
 	_ = s.lock.Close()
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -172,7 +173,7 @@ func (w *workshop) bootUp(ctx context.Context, token [guestwire.TokenLen]byte) (
 			return nil, nil, err
 		}
 		link, err := connect(ctx, machine, func() (*guestwire.Conn, error) {
-			return guestwire.Dial(machine.Agent(), token, nil)
+			return guestwire.Dial(unplugged(machine).Agent(), token, nil)
 		})
 		if err == nil {
 			return machine, link, nil
@@ -192,6 +193,17 @@ func end(m vmm.Machine) {
 	_ = m.Signal(os.Kill)
 	<-m.Done()
 	_ = m.Agent().Close()
+	if c := m.Cable(); c != nil {
+		_ = c.Close()
+	}
+}
+
+// unplugged takes the frames of a machine whose cable leads nowhere.
+func unplugged(m vmm.Machine) vmm.Machine {
+	if c := m.Cable(); c != nil {
+		go io.Copy(io.Discard, c) // until its end
+	}
+	return m
 }
 
 // connect speaks to a guest. A guest that says nothing is given up with ctx.
@@ -208,6 +220,7 @@ func connect(ctx context.Context, m vmm.Machine, dial func() (*guestwire.Conn, e
 func (w *workshop) warm(ctx context.Context, link *guestlink.Link) error {
 	other := w.neutral() // from which the neutral one is a change, as a VM's from that
 	other.Hostname, other.MachineID = "warm", strings.Repeat("1", len(neutralID))
+	other.Network = w.place(otherAddress)
 	for _, s := range []guestwire.Setup{other, w.neutral()} {
 		s.TimeNanos = time.Now().UnixNano()
 		if _, err := link.Setup(ctx, s); err != nil {
@@ -237,8 +250,22 @@ func (w *workshop) neutral() guestwire.Setup {
 	s := w.spec.Setup
 	s.Anybody, s.DiskBytes = true, w.spec.Key.DiskBytes
 	s.Hostname, s.MachineID, s.GuestIP = neutralName, neutralID, ""
+	s.Network = w.place(neutralAddress)
 	s.TimeNanos = time.Now().UnixNano()
 	return s
+}
+
+// Addresses of machines that are nobody's, and that nobody can have.
+var neutralAddress, otherAddress = [4]byte{169, 254, 1, 1}, [4]byte{169, 254, 1, 2}
+
+// place is where the guest is on its cable: with the gateway that the VM will have.
+func (w *workshop) place(address [4]byte) *guestwire.Network {
+	if w.spec.Setup.Network == nil {
+		return nil
+	}
+	n := *w.spec.Setup.Network
+	n.Address = address
+	return &n
 }
 
 func exec(ctx context.Context, link *guestlink.Link, argv []string) error {
@@ -272,7 +299,7 @@ func (w *workshop) try(ctx context.Context, t *Template) error {
 	}
 	defer end(machine)
 	link, err := connect(ctx, machine, func() (*guestwire.Conn, error) {
-		return guestwire.Redial(machine.Agent(), [guestwire.TokenLen]byte(t.Token), guestwire.NewToken(), nil)
+		return guestwire.Redial(unplugged(machine).Agent(), [guestwire.TokenLen]byte(t.Token), guestwire.NewToken(), nil)
 	})
 	if err != nil {
 		return err

@@ -76,10 +76,7 @@ func checkSpec(s banger.Spec, p Progress) error {
 	default:
 		return banger.Errorf(banger.BadRequest, "bad init %q: it must be agent or systemd", s.Init)
 	}
-	if s.NetworkMode() != "none" || len(s.Publish) > 0 {
-		p.Warn("VMs have no network yet: what was asked for is only recorded")
-	}
-	return nil
+	return checkNetwork(s)
 }
 
 // checkName refuses a name that is taken before long work is done for

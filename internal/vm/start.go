@@ -169,6 +169,10 @@ func (m *Manager) describe(ctx context.Context, row banger.VM, image Image, cfg 
 	if err != nil {
 		return b, err
 	}
+	network, err := networkOf(row, cfg)
+	if err != nil {
+		return b, err
+	}
 	r := row.Runtime
 	r.VMM, r.Accel = machine.Driver, string(machine.Accel)
 	r.StartedAt, r.EndedAt, r.LastError = time.Now().UTC(), time.Time{}, ""
@@ -178,6 +182,7 @@ func (m *Manager) describe(ctx context.Context, row banger.VM, image Image, cfg 
 	b.launch = shim.Launch{
 		ID: row.ID, Name: row.Name, Driver: machine.Driver, Ephemeral: row.Spec.Ephemeral, ReadyTimeout: m.readyTimeout,
 		Machine: m.machine(row, image, kernel, initrd, machine),
+		Network: network,
 		Setup: guestwire.Setup{
 			Hostname: row.Name, MachineID: row.ID, GuestIP: row.GuestIP,
 			Image: identify(image), Env: image.Env, WorkDir: image.WorkDir, DiskBytes: row.Spec.DiskBytes,
@@ -202,6 +207,7 @@ func (m *Manager) machine(row banger.VM, image Image, kernel banger.Kernel, init
 			{Serial: "modules", Path: kernel.ModulesPath, ReadOnly: true},
 			{Serial: "disk", Path: filepath.Base(dir.Disk())},
 		},
+		NIC: shim.NIC(),
 	}
 }
 

@@ -99,7 +99,9 @@ func templateOf(image Image, kernel banger.Kernel, initrd string, init string, c
 			CPU: hostCPU(), DiskBytes: template.DiskFor(launch.Setup.DiskBytes),
 		},
 		Machine: machine,
-		Setup:   guestwire.Setup{Image: launch.Setup.Image, Env: launch.Setup.Env, WorkDir: launch.Setup.WorkDir},
+		Setup: guestwire.Setup{
+			Image: launch.Setup.Image, Env: launch.Setup.Env, WorkDir: launch.Setup.WorkDir, Network: launch.Network.Place(),
+		},
 	}
 }
 

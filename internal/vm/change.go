@@ -11,30 +11,35 @@ import (
 )
 
 // change runs do on a VM of ours that nobody else changes meanwhile. verb is
-// for errors, as in "stop".
-func (m *Manager) change(ctx context.Context, id, verb string, do func(row banger.VM) error) (View, error) {
-	unlock, err := m.locks.lock(ctx, id)
+// for errors, as in "stop". Somebody who comes to end the VM ends do's ctx.
+func (m *Manager) change(ctx context.Context, id, verb string, do func(ctx context.Context, row banger.VM) error) (View, error) {
+	work, unlock, err := m.locks.lockWork(ctx, id)
 	if err != nil {
 		return View{}, err
 	}
 	defer unlock()
-	if err := m.finishRestore(ctx, id); err != nil {
+	if err := m.changeLocked(work, id, verb, do); err != nil {
 		return View{}, err
+	}
+	return m.Get(ctx, id)
+}
+
+// changeLocked is change for who has the VM's lock.
+func (m *Manager) changeLocked(ctx context.Context, id, verb string, do func(ctx context.Context, row banger.VM) error) error {
+	if err := m.finishRestore(ctx, id); err != nil {
+		return err
 	}
 	row, err := m.Store.VM(ctx, id)
 	if err != nil {
-		return View{}, err
+		return err
 	}
 	if foreign(row) {
 		err = banger.Errorf(banger.Conflict, "another tool made it, with its own disk layout").
 			Hint("banger vm delete %s forgets it; its files stay", row.Name)
 	} else {
-		err = do(row)
+		err = do(ctx, row)
 	}
-	if err != nil {
-		return View{}, banger.Wrap(cancelled(ctx, err), "cannot %s %s", verb, row.Name)
-	}
-	return m.Get(ctx, id)
+	return banger.Wrap(cancelled(ctx, err), "cannot %s %s", verb, row.Name)
 }
 
 // DefaultStopTimeout is how long a guest's processes may take to end.
@@ -44,7 +49,9 @@ const DefaultStopTimeout = 10 * time.Second
 // suspended one is resumed first: what its guest has not written yet counts
 // as written.
 func (m *Manager) Stop(ctx context.Context, id string, timeout time.Duration, p Progress) (View, error) {
-	return m.change(ctx, id, "stop", func(row banger.VM) error { return m.stop(ctx, row, timeout, p) })
+	return m.change(ctx, id, "stop", func(ctx context.Context, row banger.VM) error {
+		return m.stop(ctx, row, timeout, p)
+	})
 }
 
 func (m *Manager) stop(ctx context.Context, row banger.VM, timeout time.Duration, p Progress) error {
@@ -62,7 +69,7 @@ func (m *Manager) stop(ctx context.Context, row banger.VM, timeout time.Duration
 
 // Restart implements Service.
 func (m *Manager) Restart(ctx context.Context, id string, timeout time.Duration, p Progress) (View, error) {
-	return m.change(ctx, id, "restart", func(row banger.VM) error {
+	return m.change(ctx, id, "restart", func(ctx context.Context, row banger.VM) error {
 		if err := m.stop(ctx, row, timeout, p); err != nil {
 			return err
 		}
@@ -77,26 +84,62 @@ func (m *Manager) Restart(ctx context.Context, id string, timeout time.Duration,
 // signals are those Kill takes.
 var signals = map[string]syscall.Signal{"": syscall.SIGKILL, "KILL": syscall.SIGKILL, "TERM": syscall.SIGTERM, "INT": syscall.SIGINT}
 
-// Kill implements Service. A suspended VM loses its memory.
+// Kill implements Service. A suspended VM loses its memory. Whatever else is being
+// done to the VM is broken off.
 func (m *Manager) Kill(ctx context.Context, id, signal string) (View, error) {
 	sig, known := signals[strings.TrimPrefix(signal, "SIG")]
 	if !known {
 		return View{}, banger.Errorf(banger.BadRequest, "bad signal %q: it must be KILL, TERM or INT", signal)
 	}
-	return m.change(ctx, id, "kill", func(row banger.VM) error {
-		l, err := m.attach(ctx, row)
-		if err != nil {
-			return err
-		}
-		if l == nil {
-			return m.killSuspended(ctx, row)
-		}
-		err = m.end(ctx, row, func(s Shim) (shim.Exit, error) { return s.Kill(ctx, sig) })
-		if banger.CodeOf(err) == banger.Unavailable && sig == syscall.SIGKILL {
-			return m.killShim(ctx, row)
+	cut := false
+	unlock, err := m.locks.lockEnd(ctx, id, func() { cut = m.cutPower(ctx, id, sig) })
+	if err != nil {
+		return View{}, err
+	}
+	defer unlock()
+	err = m.changeLocked(ctx, id, "kill", func(ctx context.Context, row banger.VM) error { return m.kill(ctx, row, sig, cut) })
+	if err != nil {
+		return View{}, err
+	}
+	return m.Get(ctx, id)
+}
+
+// kill ends a VM; cut says that this has been done.
+func (m *Manager) kill(ctx context.Context, row banger.VM, sig syscall.Signal, cut bool) error {
+	l, err := m.attach(ctx, row)
+	if err != nil {
+		return err
+	}
+	if l == nil {
+		err := m.killSuspended(ctx, row)
+		if cut && banger.CodeOf(err) == banger.NotRunning {
+			return nil
 		}
 		return err
-	})
+	}
+	err = m.end(ctx, row, func(s Shim) (shim.Exit, error) { return s.Kill(ctx, sig) })
+	if banger.CodeOf(err) == banger.Unavailable && sig == syscall.SIGKILL {
+		return m.killShim(ctx, row)
+	}
+	return err
+}
+
+// cutPower ends what runs of a VM that somebody is at work on, and says whether it
+// did. Whoever has the VM's lock next records it.
+func (m *Manager) cutPower(ctx context.Context, id string, sig syscall.Signal) bool {
+	l := m.liveOf(id)
+	if l == nil {
+		return false
+	}
+	s, err := l.shim()
+	if err != nil {
+		return false
+	}
+	exit, err := s.Kill(ctx, sig)
+	if err == nil {
+		l.finish(exit)
+	}
+	return err == nil
 }
 
 // killShim ends a VM whose shim does not answer.
@@ -156,7 +199,7 @@ func (m *Manager) Resume(ctx context.Context, id string) (View, error) {
 }
 
 func (m *Manager) halt(ctx context.Context, id, verb string, ask func(Shim, context.Context) error) (View, error) {
-	return m.change(ctx, id, verb, func(row banger.VM) error {
+	return m.change(ctx, id, verb, func(ctx context.Context, row banger.VM) error {
 		l, err := m.attach(ctx, row)
 		if err != nil || l == nil {
 			return notRunning(err, row)
@@ -197,7 +240,7 @@ func (m *Manager) Rename(ctx context.Context, id, name string) (View, error) {
 	if err := banger.ValidateVMName(name); err != nil {
 		return View{}, err
 	}
-	return m.change(ctx, id, "rename", func(row banger.VM) error {
+	return m.change(ctx, id, "rename", func(ctx context.Context, row banger.VM) error {
 		row.Name = name
 		return m.rewrite(ctx, row)
 	})
@@ -218,7 +261,7 @@ func (m *Manager) rewrite(ctx context.Context, row banger.VM) error {
 
 // Keep implements Service.
 func (m *Manager) Keep(ctx context.Context, id string) (View, error) {
-	return m.change(ctx, id, "keep", func(row banger.VM) error { return m.keep(ctx, row) })
+	return m.change(ctx, id, "keep", func(ctx context.Context, row banger.VM) error { return m.keep(ctx, row) })
 }
 
 // keep saves first: a VM that stays too long can be deleted, one that went

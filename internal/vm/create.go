@@ -2,6 +2,7 @@ package vm
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"banger"
@@ -32,7 +33,7 @@ func (m *Manager) Create(ctx context.Context, c Create, p Progress) (View, error
 	if err != nil {
 		return View{}, err
 	}
-	unlock, err := m.locks.lock(ctx, vm.ID)
+	work, unlock, err := m.locks.lockWork(ctx, vm.ID)
 	if err != nil {
 		return View{}, err
 	}
@@ -40,12 +41,12 @@ func (m *Manager) Create(ctx context.Context, c Create, p Progress) (View, error
 	if vm, err = m.reserve(ctx, vm, cfg.NetworkPrefix, taken); err != nil {
 		return View{}, err
 	}
-	kept, err := m.build(ctx, c, vm, image, cfg, watch, p)
+	kept, err := m.build(work, c, vm, image, cfg, watch, p)
 	if err != nil && !kept {
 		m.undo(ctx, vm)
 	}
 	if err != nil {
-		return View{}, banger.Wrap(cancelled(ctx, err), "cannot create %s", vm.Name)
+		return View{}, banger.Wrap(cancelled(work, err), "cannot create %s", vm.Name)
 	}
 	return m.Get(ctx, vm.ID)
 }
@@ -53,7 +54,10 @@ func (m *Manager) Create(ctx context.Context, c Create, p Progress) (View, error
 // cancelled gives what follows from an ended request that code, whoever
 // noticed.
 func cancelled(ctx context.Context, err error) error {
-	if err != nil && ctx.Err() != nil {
+	switch {
+	case err != nil && errors.Is(context.Cause(ctx), errEnded):
+		return errEnded
+	case err != nil && ctx.Err() != nil:
 		return banger.Errorf(banger.Cancelled, "%w", err)
 	}
 	return err

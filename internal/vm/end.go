@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -73,7 +74,7 @@ func (m *Manager) touchLast(ctx context.Context, row banger.VM) {
 // Delete implements Service. A VM that is gone is no error; of another tool's
 // VM only the row is removed.
 func (m *Manager) Delete(ctx context.Context, id string, force bool) error {
-	unlock, err := m.locks.lock(ctx, id)
+	unlock, err := m.lockToDelete(ctx, id, force)
 	if err != nil {
 		return err
 	}
@@ -96,6 +97,15 @@ func (m *Manager) Delete(ctx context.Context, id string, force bool) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
 	return banger.Wrap(m.erase(ctx, id), "cannot delete %s", row.Name)
+}
+
+// lockToDelete locks a VM. With force, whatever else is being done to it is broken
+// off.
+func (m *Manager) lockToDelete(ctx context.Context, id string, force bool) (unlock func(), err error) {
+	if !force {
+		return m.locks.lock(ctx, id)
+	}
+	return m.locks.lockEnd(ctx, id, func() { m.cutPower(ctx, id, syscall.SIGKILL) })
 }
 
 func (m *Manager) refuseLive(row banger.VM) error {

@@ -25,7 +25,7 @@ func (m *Manager) Fork(ctx context.Context, id string, f Fork, p Progress) (out 
 	if f.Count < 1 || f.Count > mostForks {
 		return out, banger.Errorf(banger.BadRequest, "bad number of forks %d: it must be from 1 to %d", f.Count, mostForks)
 	}
-	_, err = m.change(ctx, id, "fork", func(row banger.VM) error {
+	_, err = m.change(ctx, id, "fork", func(ctx context.Context, row banger.VM) error {
 		out, err = m.fork(ctx, row, f, p)
 		return err
 	})

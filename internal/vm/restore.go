@@ -21,7 +21,7 @@ import (
 // running, one without leaves it stopped. Until the snapshot has proved whole
 // nothing is changed.
 func (m *Manager) RestoreSnapshot(ctx context.Context, id, snapshot string, force bool, p Progress) (View, error) {
-	return m.change(ctx, id, "restore a snapshot of", func(row banger.VM) error {
+	return m.change(ctx, id, "restore a snapshot of", func(ctx context.Context, row banger.VM) error {
 		if err := refuseEphemeral(row); err != nil {
 			return err
 		}

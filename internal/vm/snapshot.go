@@ -25,7 +25,7 @@ func (m *Manager) CreateSnapshot(ctx context.Context, id, name string, p Progres
 			return s, err
 		}
 	}
-	_, err = m.change(ctx, id, "take a snapshot of", func(row banger.VM) error {
+	_, err = m.change(ctx, id, "take a snapshot of", func(ctx context.Context, row banger.VM) error {
 		s, err = m.createSnapshot(ctx, row, name, p)
 		return err
 	})
@@ -179,7 +179,7 @@ func (m *Manager) Snapshots(ctx context.Context, id string) ([]banger.Snapshot, 
 
 // DeleteSnapshot implements Service.
 func (m *Manager) DeleteSnapshot(ctx context.Context, id, snapshot string) error {
-	_, err := m.change(ctx, id, "delete a snapshot of", func(row banger.VM) error {
+	_, err := m.change(ctx, id, "delete a snapshot of", func(ctx context.Context, row banger.VM) error {
 		dir := m.Dirs.VM(row.ID)
 		all, err := readSnapshots(dir)
 		if err != nil {

@@ -19,7 +19,7 @@ import (
 // fork of a template where there is one. With cold all of them boot, and a
 // suspended one loses its memory.
 func (m *Manager) Start(ctx context.Context, id string, cold, wait bool, p Progress) (View, error) {
-	return m.change(ctx, id, "start", func(row banger.VM) error { return m.start(ctx, row, cold, wait, p) })
+	return m.change(ctx, id, "start", func(ctx context.Context, row banger.VM) error { return m.start(ctx, row, cold, wait, p) })
 }
 
 func (m *Manager) start(ctx context.Context, row banger.VM, cold, wait bool, p Progress) error {

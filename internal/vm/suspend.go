@@ -14,7 +14,7 @@ import (
 
 // Suspend implements Service. A VM that is suspended is left alone.
 func (m *Manager) Suspend(ctx context.Context, id string, p Progress) (View, error) {
-	return m.change(ctx, id, "suspend", func(row banger.VM) error { return m.suspend(ctx, row, p) })
+	return m.change(ctx, id, "suspend", func(ctx context.Context, row banger.VM) error { return m.suspend(ctx, row, p) })
 }
 
 // suspendTimeout is a little more than a shim takes at most.

@@ -240,7 +240,8 @@ type fakeShims struct {
 	onKill   func()
 	killed   func() // when a VM was killed by its shim
 	saveErr  error
-	onSave   func() // when a VM has been saved
+	onSave   func()                           // when a VM has been saved
+	saving   func(context.Context, *fakeShim) // while one is
 }
 
 func (f *fakeShims) running() []string {
@@ -445,6 +446,9 @@ func (s *fakeShim) Save(ctx context.Context, r shim.SaveRequest) (shim.Saved, er
 	if s.shims.saveErr != nil {
 		return shim.Saved{}, s.shims.saveErr
 	}
+	if err := s.save(ctx); err != nil {
+		return shim.Saved{}, err
+	}
 	memory := r.Memory
 	if memory == "" {
 		memory = filepath.Join(r.Dir, "memory")
@@ -457,6 +461,24 @@ func (s *fakeShim) Save(ctx context.Context, r shim.SaveRequest) (shim.Saved, er
 		f()
 	}
 	return shim.Saved{Token: []byte("token"), PauseMillis: 70, Driver: "fake", Machine: s.launch.Machine}, err
+}
+
+// save takes as long as the test wants.
+func (s *fakeShim) save(ctx context.Context) error {
+	if f := s.shims.saving; f != nil {
+		f(ctx, s)
+	}
+	return errors.Join(ctx.Err(), s.gone())
+}
+
+// ended is closed once the VM has ended.
+func (s *fakeShim) ended() <-chan struct{} {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = s.Watch(context.Background(), func(shim.Status) {})
+	}()
+	return ended
 }
 
 // saveMachine writes the memory of a fake machine, which is the name it was
@@ -474,8 +496,11 @@ func (s *fakeShim) saveMachine(memory, state string) error {
 	return errors.Join(err, f.Truncate(s.launch.Machine.MemoryMiB<<20), os.WriteFile(state, text, 0o600))
 }
 
-func (s *fakeShim) Suspend(context.Context) (shim.Exit, error) {
+func (s *fakeShim) Suspend(ctx context.Context) (shim.Exit, error) {
 	if err := s.gone(); err != nil {
+		return shim.Exit{}, err
+	}
+	if err := s.save(ctx); err != nil {
 		return shim.Exit{}, err
 	}
 	if s.shims.saveErr != nil {

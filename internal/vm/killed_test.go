@@ -1,0 +1,153 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"banger"
+)
+
+// amid does something to the VM box while work on it is in the middle of a
+// save, and gives the error of both.
+func (w *world) amid(work, something func() error) (ofWork, ofSomething error) {
+	w.t.Helper()
+	began := make(chan struct{})
+	w.shims.saving = func(ctx context.Context, s *fakeShim) {
+		close(began)
+		select {
+		case <-ctx.Done():
+		case <-s.ended():
+		case <-time.After(10 * time.Second):
+			w.t.Error("the save was not broken off")
+		}
+	}
+	result := make(chan error, 1)
+	go func() { result <- work() }()
+	<-began
+	ofSomething = something()
+	return <-result, ofSomething
+}
+
+func TestKillDoesNotWaitForWorkOnTheVM(t *testing.T) {
+	works := map[string]func(*world, string) error{
+		"fork": func(w *world, id string) error {
+			_, err := w.Fork(w.t.Context(), id, Fork{Count: 2}, quiet{})
+			return err
+		},
+		"snapshot": func(w *world, id string) error {
+			_, err := w.CreateSnapshot(w.t.Context(), id, "one", quiet{})
+			return err
+		},
+		"suspend": func(w *world, id string) error {
+			_, err := w.Suspend(w.t.Context(), id, quiet{})
+			return err
+		},
+	}
+	for name, work := range works {
+		t.Run("kill amid "+name, func(t *testing.T) {
+			w, v := parent(t, true)
+			broken, err := w.amid(func() error { return work(w, v.ID) }, func() error {
+				v, err := w.Kill(t.Context(), v.ID, "KILL")
+				if v.State != banger.StateStopped {
+					t.Errorf("it is %s", v.State)
+				}
+				return err
+			})
+			if err != nil || broken == nil || !strings.Contains(broken.Error(), errEnded.Error()) {
+				t.Errorf("killed: %v; the other: %v", err, broken)
+			}
+			w.want("dir vms/box", "row box stopped")
+			if left := w.left(v.ID); len(left) > 0 {
+				t.Errorf("left: %q", left)
+			}
+		})
+		t.Run("delete amid "+name, func(t *testing.T) {
+			w, v := parent(t, true)
+			broken, err := w.amid(func() error { return work(w, v.ID) }, func() error {
+				return w.Delete(t.Context(), v.ID, true)
+			})
+			if err != nil || banger.CodeOf(broken) != banger.Cancelled {
+				t.Errorf("deleted: %v; the other: %v", err, broken)
+			}
+			w.want()
+		})
+	}
+}
+
+// A guest that does not come up must not keep anybody from ending it.
+func TestKillDoesNotWaitForAGuestToComeUp(t *testing.T) {
+	w, v := parent(t, false)
+	w.shims.guest = func(*fakeShim) {}
+	waiting := make(chan struct{})
+	result := make(chan error, 1)
+	go func() {
+		_, err := w.Start(t.Context(), v.ID, false, true, onStage(func(stage string) {
+			if stage == "wait for guest" {
+				close(waiting)
+			}
+		}))
+		result <- err
+	}()
+	<-waiting
+	if v, err := w.Kill(t.Context(), v.ID, "TERM"); err != nil || v.State != banger.StateStopped {
+		t.Errorf("got %s, %v", v.State, err)
+	}
+	if err := <-result; !errors.Is(err, errEnded) {
+		t.Errorf("the start: %v", err)
+	}
+	w.want("dir vms/box", "row box stopped")
+}
+
+// Work that waited behind the work that was broken off does not keep the end
+// waiting, if it comes first.
+func TestWorkThatBeginsBeforeAnEndIsBrokenOffToo(t *testing.T) {
+	for range 100 {
+		var l locks
+		_, unlock, err := l.lockWork(t.Context(), "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			ctx, unlock, err := l.lockWork(t.Context(), "a")
+			if err == nil {
+				<-ctx.Done()
+				unlock()
+			}
+		}()
+		for waits := 0; waits < 2; runtime.Gosched() {
+			l.mu.Lock()
+			waits = l.held["a"].users
+			l.mu.Unlock()
+		}
+		bound, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		unlock, err = l.lockEnd(bound, "a", unlock)
+		cancel()
+		if err != nil {
+			t.Fatal(err)
+		}
+		unlock()
+	}
+}
+
+func TestAnEndDoesNotBreakAnEndOff(t *testing.T) {
+	w, v := parent(t, true)
+	killing, goOn := make(chan struct{}), make(chan struct{})
+	w.shims.killed = func() { close(killing); <-goOn; w.shims.killed = nil }
+	result := make(chan error, 1)
+	go func() {
+		_, err := w.Kill(t.Context(), v.ID, "KILL")
+		result <- err
+	}()
+	<-killing
+	second := make(chan error, 1)
+	go func() { second <- w.Delete(t.Context(), v.ID, true) }()
+	close(goOn)
+	if err := errors.Join(<-result, <-second); err != nil && banger.CodeOf(err) != banger.NotFound {
+		t.Error(err)
+	}
+	w.want()
+}

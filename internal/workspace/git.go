@@ -32,8 +32,9 @@ var quietly = []string{
 
 // git is the host's git, run in a directory.
 type git struct {
-	dir string
-	env []string // on top of the scrubbed environment
+	dir      string
+	env      []string // on top of the scrubbed environment
+	settings []string // KEY=VALUE of its configuration
 }
 
 // with is g with more environment, as KEY=VALUE.
@@ -69,7 +70,11 @@ func (g git) list(ctx context.Context, args ...string) ([]string, error) {
 // stream runs git between two streams.
 func (g git) stream(ctx context.Context, in io.Reader, out io.Writer, args ...string) error {
 	var complaint bytes.Buffer
-	cmd := exec.CommandContext(ctx, "git", append(append([]string(nil), quietly...), args...)...)
+	options := append([]string(nil), quietly...)
+	for _, s := range g.settings {
+		options = append(options, "-c", s)
+	}
+	cmd := exec.CommandContext(ctx, "git", append(options, args...)...)
 	cmd.Dir, cmd.Env = g.dir, scrubbed(g.env)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, out, &complaint
 	err := cmd.Run()
@@ -100,11 +105,11 @@ func (e *gitError) Error() string {
 	return "git " + e.args[0] + ": " + strings.TrimPrefix(said, "fatal: ")
 }
 
-// status is the exit status of a git that failed, 0 for another error or none.
-func status(err error) int {
-	var failed *gitError
-	if errors.As(err, &failed) {
-		return failed.status
+// failed is the exit status of a git that failed, 0 for another error or none.
+func failed(err error) int {
+	var e *gitError
+	if errors.As(err, &e) {
+		return e.status
 	}
 	return 0
 }

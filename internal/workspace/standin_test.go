@@ -59,3 +59,25 @@ func (s standIn) Look(_ context.Context, path string) (Found, error) {
 	}
 	return File, nil
 }
+
+func (b broken) Unpack(ctx context.Context, dir string, write func(io.Writer) error) error {
+	return b.standIn.Unpack(ctx, dir, func(w io.Writer) error { return write(&limited{w, b.after}) })
+}
+
+// limited fails after some bytes.
+type limited struct {
+	to   io.Writer
+	left int
+}
+
+var errCut = errors.New("the stream broke off")
+
+func (l *limited) Write(p []byte) (int, error) {
+	if len(p) <= l.left {
+		l.left -= len(p)
+		return l.to.Write(p)
+	}
+	n, _ := l.to.Write(p[:l.left])
+	l.left = 0
+	return n, errCut
+}

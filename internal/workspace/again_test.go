@@ -1,0 +1,239 @@
+package workspace
+
+import (
+	"context"
+	"os"
+	"strings"
+	"testing"
+
+	"banger"
+)
+
+// busy is furnished, brought in, and changed in the guest where the host will
+// not.
+func busy(t *testing.T) *rig {
+	r := furnished(t)
+	r.mustDeliver(Options{})
+	r.inGuest("guest's own", "new\n")
+	r.inGuest("run", "changed in the guest\n")
+	r.guest("add", "run")
+	return r
+}
+
+func TestSecondPrepareMovesWhatChanged(t *testing.T) {
+	r := busy(t)
+	r.write("big", strings.Repeat("0123456789abcdef", 1<<16))
+	r.write("README", "host's\n")
+	r.remove("dir/deep/file")
+	r.host("add", "big")
+	check := r.untouched()
+	done := r.mustDeliver(Options{})
+	check()
+	r.sameFiles("guest's own", "run")
+	if done.Removed != 1 || done.Files > 20 {
+		t.Errorf("%d files sent, %d removed", done.Files, done.Removed)
+	}
+	if got, want := r.guest("rev-parse", baseRef+"^{tree}"), done.BaseTree+"\n"; got != want {
+		t.Errorf("base %s, want %s", got, want)
+	}
+	if out := r.guest("status", "--short"); !strings.Contains(out, "M  run\n") || !strings.Contains(out, "?? \"guest's own\"\n") {
+		t.Errorf("the guest's own changes are not as they were:\n%s", out)
+	}
+
+	r.write("README", "once more\n")
+	done = r.mustDeliver(Options{})
+	r.sameFiles("guest's own", "run")
+	if done.Bytes > 20_000 {
+		t.Errorf("%d bytes moved for a small file", done.Bytes)
+	}
+	if out := r.guest("fsck", "--no-dangling"); out != "" {
+		t.Errorf("git fsck: %s", out)
+	}
+	if done = r.mustDeliver(Options{}); done.Files != 0 {
+		t.Errorf("%d files moved where nothing changed", done.Files)
+	}
+}
+
+func TestSecondPrepareFollowsTheHostsCommits(t *testing.T) {
+	for name, change := range map[string]func(*rig){
+		"commits after it": func(r *rig) { r.commit("three"); r.write("a", "4\n"); r.commit("four") },
+		"an amended one":   func(r *rig) { r.host("add", "-A"); r.host("commit", "-q", "--amend", "-m", "other") },
+		"a merge": func(r *rig) {
+			r.commit("three")
+			r.host("switch", "-q", "-c", "side", "HEAD~2")
+			r.write("side", "s\n")
+			r.commit("side")
+			r.host("switch", "-q", "main")
+			r.host("merge", "-q", "--no-edit", "side")
+		},
+		"another branch": func(r *rig) { r.host("switch", "-q", "-c", "other"); r.commit("three") },
+		"a lost commit": func(r *rig) {
+			r.commit("three")
+			r.host("checkout", "-q", "--orphan", "fresh")
+			r.host("commit", "-q", "-m", "fresh")
+			r.host("branch", "-D", "main")
+			r.host("reflog", "expire", "--expire=now", "--all")
+			r.host("gc", "-q", "--prune=now")
+		},
+		"a directory for a file": func(r *rig) { r.remove("empty"); r.write("empty/now", "a directory\n"); r.commit("three") },
+		"a file for a directory": func(r *rig) { r.remove("dir"); r.write("dir", "a file\n"); r.commit("three") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := busy(t)
+			r.write("README", "third\n")
+			change(r)
+			r.mustDeliver(Options{})
+			r.sameFiles("guest's own", "run")
+			for _, args := range [][]string{{"rev-parse", "HEAD"}, {"branch", "--show-current"}} {
+				if got, want := r.guest(args...), r.host(args...); got != want {
+					t.Errorf("%v %q, want %q", args, got, want)
+				}
+			}
+			want := "M  run\n?? \"guest's own\"\n"
+			if name == "a lost commit" {
+				want = " M run\n?? \"guest's own\"\n" // what it staged was relative to that
+			}
+			if out := r.guest("status", "--short"); out != want {
+				t.Errorf("the guest's own changes are not as they were:\n%s", out)
+			}
+			if out := r.guest("fsck", "--no-dangling"); out != "" {
+				t.Errorf("git fsck: %s", out)
+			}
+		})
+	}
+}
+
+func TestConflictsWriteNothing(t *testing.T) {
+	for name, c := range map[string]struct {
+		guest, host func(*rig)
+		says        string
+	}{
+		"changed on both sides":     {func(r *rig) { r.inGuest("README", "guest\n") }, func(r *rig) { r.write("README", "host\n") }, "README"},
+		"removed here":              {func(r *rig) { r.inGuest("README", "guest\n") }, func(r *rig) { r.remove("README") }, "README"},
+		"removed there":             {func(r *rig) { os.Remove(r.path + "/README") }, func(r *rig) { r.write("README", "host\n") }, "README"},
+		"new on both sides":         {func(r *rig) { r.inGuest("new", "guest\n") }, func(r *rig) { r.write("new", "host\n"); r.host("add", "new") }, "new"},
+		"new and ignored":           {func(r *rig) { r.inGuest(".git/info/exclude", "new\n"); r.inGuest("new", "g\n") }, func(r *rig) { r.write("new", "host\n"); r.host("add", "new") }, "new"},
+		"a file where a dir comes":  {func(r *rig) { r.inGuest("new", "guest\n") }, func(r *rig) { r.write("new/file", "host\n"); r.host("add", "new") }, "new"},
+		"a dir where a file comes":  {func(r *rig) { r.inGuest("new/file", "guest\n") }, func(r *rig) { r.write("new", "host\n"); r.host("add", "new") }, "new"},
+		"commits in the guest":      {func(r *rig) { r.guest("commit", "-q", "--allow-empty", "-m", "mine") }, func(r *rig) { r.write("README", "host\n") }, "the guest is at"},
+		"an odd name on both sides": {func(r *rig) { r.inGuest("odd\nname", "g\n") }, func(r *rig) { r.write("odd\nname", "host\n"); r.host("add", "-A") }, `odd\nname`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := furnished(t)
+			r.mustDeliver(Options{})
+			c.guest(r)
+			c.host(r)
+			r.write("run", "changed on the host alone\n")
+			before := listing(t, r.path)
+			ref := r.guest("for-each-ref") + r.guest("rev-parse", "HEAD")
+			_, err := r.deliver(Options{})
+			if banger.CodeOf(err) != banger.Conflict || !strings.Contains(err.Error(), c.says) {
+				t.Fatalf("%v; want a conflict about %s", err, c.says)
+			}
+			after := listing(t, r.path)
+			if len(after) != len(before) || ref != r.guest("for-each-ref")+r.guest("rev-parse", "HEAD") {
+				t.Errorf("a conflict wrote: %v, was %v", after, before)
+			}
+			for path, was := range before {
+				if after[path] != was {
+					t.Errorf("a conflict wrote %s", path)
+				}
+			}
+			r.mustDeliver(Options{}, forced)
+			r.sameFiles()
+			if got, want := r.guest("rev-parse", "HEAD"), r.host("rev-parse", "HEAD"); got != want {
+				t.Errorf("HEAD %s, want %s", got, want)
+			}
+		})
+	}
+}
+
+func TestSameChangeOnBothSidesIsNoConflict(t *testing.T) {
+	r := furnished(t)
+	r.mustDeliver(Options{})
+	for _, write := range []func(string, string){r.write, r.inGuest} {
+		write("README", "same\n")
+		write("new", "same\n")
+	}
+	r.host("add", "new")
+	r.remove("run")
+	if err := os.Remove(r.path + "/run"); err != nil {
+		t.Fatal(err)
+	}
+	r.mustDeliver(Options{})
+	r.sameFiles()
+}
+
+func TestForcedPrepareKeepsTheGuestsCommitsByName(t *testing.T) {
+	r := furnished(t)
+	r.mustDeliver(Options{})
+	r.guest("commit", "-q", "--allow-empty", "-m", "mine")
+	mine := r.guest("rev-parse", "HEAD")
+	r.write("README", "host\n")
+	r.mustDeliver(Options{}, forced)
+	if got := r.guest("rev-parse", oldRef); got != mine {
+		t.Errorf("%s is %s, want the guest's commit %s", oldRef, got, mine)
+	}
+}
+
+// broken is a guest whose stream breaks off after some bytes.
+type broken struct {
+	standIn
+	after int
+}
+
+func TestPrepareThatWasCutShortCanBeBegunAgain(t *testing.T) {
+	for _, second := range []bool{false, true} {
+		for after := 0; after < 60_000; after += 9_001 {
+			r := furnished(t)
+			r.record = banger.Workspace{}
+			if second {
+				r.mustDeliver(Options{})
+				r.write("README", "changed\n")
+				r.write("added", strings.Repeat("x", 9000))
+				r.remove("run")
+				r.host("add", "-A")
+			}
+			_, cut := r.deliver(Options{}, func(to *Target) { to.Guest = broken{standIn{r.home}, after} })
+			if cut == nil && after == 0 {
+				t.Fatal("a stream that breaks off is no error")
+			}
+			r.mustDeliver(Options{})
+			r.sameFiles()
+			if out := r.guest("fsck", "--no-dangling"); out != "" {
+				t.Errorf("after %d bytes: git fsck: %s", after, out)
+			}
+		}
+	}
+}
+
+func TestAnotherDirectoryIsNotWrittenOver(t *testing.T) {
+	r := furnished(t)
+	r.inGuest("theirs", "something else\n")
+	if _, err := r.deliver(Options{}); banger.CodeOf(err) != banger.Conflict {
+		t.Errorf("%v; want a conflict", err)
+	}
+	r.mustDeliver(Options{}, forced)
+	r.sameFiles()
+}
+
+func TestGuestWithoutGitGetsFiles(t *testing.T) {
+	r := furnished(t)
+	done := r.mustDeliver(Options{}, func(to *Target) { to.Guest = gitless{standIn{r.home}} })
+	if !done.NoGit {
+		t.Error("it is not said")
+	}
+	r.sameFiles()
+	if _, err := os.Stat(r.path + "/.git"); err == nil {
+		t.Error("a git directory came all the same")
+	}
+}
+
+type gitless struct{ standIn }
+
+func (g gitless) Look(ctx context.Context, path string) (Found, error) {
+	if strings.HasSuffix(path, "/bin/git") {
+		return Nothing, nil
+	}
+	return g.standIn.Look(ctx, path)
+}

@@ -18,6 +18,8 @@ type agent struct {
 	version string
 	procs   *reaper
 
+	listeners listeners
+
 	forking  sync.Mutex     // held while limits are those of a child
 	commands sync.WaitGroup // streams of commands that are not answered yet
 
@@ -80,6 +82,8 @@ func (a *agent) handle(s *guestwire.Stream) {
 		a.get(s)
 	case guestwire.KindDial:
 		dial(s)
+	case guestwire.KindListeners:
+		a.listeners.tell(s)
 	default:
 		s.Fail("unknown_method", fmt.Sprintf("the guest agent knows no stream of kind %d", s.Kind))
 	}

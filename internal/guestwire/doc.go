@@ -55,7 +55,7 @@ package guestwire
 // Version of the wire. A newer minor only adds.
 const (
 	Major = 1
-	Minor = 3 // 1 has KindSetup and KindClock, 2 KindDial, 3 Setup.Network
+	Minor = 4 // 1 has KindSetup and KindClock, 2 KindDial, 3 Setup.Network, 4 KindListeners
 )
 
 // Limits of the wire.

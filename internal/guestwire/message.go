@@ -42,6 +42,12 @@ const (
 	// failure: not_found where there is no such name or path, unavailable
 	// where nobody accepts. A RESET breaks the connection. Since minor 2.
 	KindDial Kind = 7
+	// KindListeners tells which TCP sockets of the guest listen: all of them
+	// at once, and again at each change, for as long as the stream is there.
+	// Body: empty. Channel: 0, from the guest, on which each telling is a u32
+	// length and that many bytes (see ReadListeners). Result: only
+	// if it fails. Since minor 4.
+	KindListeners Kind = 8
 
 	KindShim Kind = 64
 )

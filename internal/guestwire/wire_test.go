@@ -5,10 +5,13 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"reflect"
+	"strings"
 	"sync"
 	"testing"
 	"testing/iotest"
@@ -418,5 +421,33 @@ func TestTargetSurvivesTheWire(t *testing.T) {
 		if _, err := ParseTarget(want.Append(nil)[:n]); !errors.Is(err, ErrProtocol) {
 			t.Fatalf("the first %d bytes gave %v", n, err)
 		}
+	}
+}
+
+func TestListenersSurviveTheWire(t *testing.T) {
+	want := []Listener{
+		{netip.MustParseAddrPort("0.0.0.0:80"), 7, "nginx"},
+		{netip.MustParseAddrPort("[::1]:8080"), 0, ""},
+	}
+	var b bytes.Buffer
+	for range 2 {
+		if err := WriteListeners(&b, want); err != nil {
+			t.Fatal(err)
+		}
+	}
+	whole := bytes.Clone(b.Bytes()[:b.Len()/2])
+	for range 2 {
+		if got, err := ReadListeners(&b); err != nil || !reflect.DeepEqual(got, want) {
+			t.Fatalf("got %v, %v", got, err)
+		}
+	}
+	for n := range whole[4:] { // what a hostile guest may send
+		binary.BigEndian.PutUint32(whole, uint32(n))
+		if _, err := ReadListeners(bytes.NewReader(whole)); !errors.Is(err, ErrProtocol) {
+			t.Fatalf("the first %d bytes gave %v", n, err)
+		}
+	}
+	if _, err := ReadListeners(strings.NewReader("\xff\xff\xff\xff")); !errors.Is(err, ErrProtocol) {
+		t.Fatalf("a monstrous length gave %v", err)
 	}
 }

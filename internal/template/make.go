@@ -235,7 +235,16 @@ func (w *workshop) warm(ctx context.Context, link *guestlink.Link) error {
 			}
 		}
 	}
+	warmListeners(ctx, link)
 	return link.Sync(ctx)
+}
+
+// warmListeners has the guest load what it finds listeners with, and begin to
+// watch for them. One that cannot has no less to offer.
+func warmListeners(ctx context.Context, link *guestlink.Link) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	_ = link.Listeners(ctx, func([]guestwire.Listener) { cancel() })
 }
 
 // The identity of a machine that is nobody's.

@@ -36,18 +36,27 @@ func ownIdentity(build string) (Identity, error) {
 	return Identity{BootID: boot, PID: os.Getpid(), Start: start, Build: build}, err
 }
 
-// startTime reads field 22 of /proc/PID/stat. The second field is the
-// command's name and may hold anything, parentheses too.
+// startTime reads field 22 of /proc/PID/stat.
 func startTime(pid int) (uint64, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	fields, err := statFields(pid)
 	if err != nil {
 		return 0, err
 	}
+	return strconv.ParseUint(string(fields[19]), 10, 64)
+}
+
+// statFields gives the fields of /proc/PID/stat from the third on. The second is
+// the command's name and may hold anything, parentheses too.
+func statFields(pid int) ([][]byte, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return nil, err
+	}
 	fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
 	if len(fields) < 20 {
-		return 0, fmt.Errorf("cannot read /proc/%d/stat", pid)
+		return nil, fmt.Errorf("cannot read /proc/%d/stat", pid)
 	}
-	return strconv.ParseUint(string(fields[19]), 10, 64)
+	return fields, nil
 }
 
 // open gives a pidfd of the process, or nil if it is gone.

@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -83,16 +82,8 @@ func KillRecorded(ctx context.Context, dir paths.VM) error {
 	if err != nil {
 		return banger.Errorf(banger.Internal, "cannot look for the VM's shim: %w", err)
 	}
-	process, err := id.open()
-	if err != nil {
-		return banger.Errorf(banger.Internal, "cannot look for the VM's shim: %w", err)
+	if err := id.kill(ctx); err != nil {
+		return banger.Errorf(banger.CodeOf(err), "cannot kill the VM's shim: %w", err)
 	}
-	if process == nil {
-		return nil
-	}
-	defer process.Close()
-	if err := sendSignal(process, syscall.SIGKILL); err != nil {
-		return banger.Errorf(banger.Internal, "cannot kill the VM's shim: %w", err)
-	}
-	return awaitEnd(ctx, process)
+	return nil
 }

@@ -86,6 +86,7 @@ type Shims interface {
 	Dial(ctx context.Context, dir paths.VM) (Shim, error)
 	Alive(dir paths.VM) (shim.Identity, bool, error)
 	KillRecorded(ctx context.Context, dir paths.VM) error
+	KillOrphans(ctx context.Context, vms string) ([]shim.Resident, error)
 }
 
 // Shim is a connection to the supervisor of one running VM.
@@ -121,6 +122,10 @@ func (processes) Alive(dir paths.VM) (shim.Identity, bool, error) { return shim.
 
 func (processes) KillRecorded(ctx context.Context, dir paths.VM) error {
 	return shim.KillRecorded(ctx, dir)
+}
+
+func (processes) KillOrphans(ctx context.Context, vms string) ([]shim.Resident, error) {
+	return shim.KillOrphans(ctx, vms)
 }
 
 type client struct{ *shim.Client }

@@ -16,6 +16,7 @@ import (
 // Reconcile implements Service. What cannot be put right is logged and left
 // as it is: a VM in an odd state must not keep the others from working.
 func (m *Manager) Reconcile(ctx context.Context) error {
+	m.killOrphans(ctx)
 	if err := m.emptyTrash(ctx); err != nil {
 		return err
 	}
@@ -41,6 +42,17 @@ func (m *Manager) Reconcile(ctx context.Context) error {
 	}
 	m.awaitFirstWords(ctx, adopted)
 	return ctx.Err()
+}
+
+// killOrphans ends the processes that no shim and no directory leads to.
+func (m *Manager) killOrphans(ctx context.Context) {
+	killed, err := m.Shims.KillOrphans(ctx, m.Dirs.VMs())
+	for _, r := range killed {
+		m.Log.Warn("killed a process that was left of a VM", "vm", r.VM, "pid", r.PID)
+	}
+	if err != nil {
+		m.Log.Error("cannot kill what is left of VMs", "err", err)
+	}
 }
 
 // awaitFirstWords lets the shims say how their VMs are before anybody asks.

@@ -317,6 +317,8 @@ func (f *fakeShims) Alive(dir paths.VM) (shim.Identity, bool, error) {
 	return s.status.Shim, s.alive(), nil
 }
 
+func (f *fakeShims) KillOrphans(context.Context, string) ([]shim.Resident, error) { return nil, nil }
+
 func (f *fakeShims) KillRecorded(_ context.Context, dir paths.VM) error {
 	if f.onKill != nil {
 		f.onKill()

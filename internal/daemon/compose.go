@@ -40,9 +40,6 @@ func (d *daemon) compose(ctx context.Context, log io.Writer, vms func(*daemon) v
 		return nil, err
 	}
 	d.rows = rows
-	if err := os.RemoveAll(d.dirs.ImageTrash()); err != nil {
-		d.log.Warn("cannot finish the deletion of an image", "error", err)
-	}
 	d.images = &images{store: rows, builder: image.Builder{Dir: d.dirs.Images()}, dirs: d.dirs}
 	d.kernels = kernel.NewStore(d.dirs.Kernels(), d.dirs.Downloads())
 	// Not the executable's path, which may lead to a newer file by now.
@@ -51,6 +48,7 @@ func (d *daemon) compose(ctx context.Context, log io.Writer, vms func(*daemon) v
 		vms = func(d *daemon) vm.Service { return d.machines(rows, shims) }
 	}
 	d.templates = &templates{Pool: template.Pool{Cache: template.Cache{Dir: d.dirs.Templates()}}, exe: "/proc/self/exe", log: d.log}
+	d.sweep()
 	d.vms = vms(d)
 	if err := d.vms.Reconcile(ctx); err != nil {
 		d.templates.Close()
@@ -64,6 +62,15 @@ func (d *daemon) compose(ctx context.Context, log io.Writer, vms func(*daemon) v
 			d.log.Error("cannot close the database", "error", err)
 		}
 	}, nil
+}
+
+// sweep removes what a crash left of images, kernels and templates. Reconcile
+// does so for VMs.
+func (d *daemon) sweep() {
+	err := errors.Join(os.RemoveAll(d.dirs.ImageTrash()), d.images.builder.Sweep(), d.kernels.Sweep(), d.templates.Cache.Sweep())
+	if err != nil {
+		d.log.Warn("cannot remove what was not finished", "error", err)
+	}
 }
 
 func (d *daemon) machines(rows *store.Store, shims *shim.Starter) vm.Service {

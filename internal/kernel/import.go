@@ -3,12 +3,8 @@ package kernel
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"debug/elf"
-	"encoding/hex"
-	"encoding/json"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -67,6 +63,9 @@ func (s *Store) importLocked(ctx context.Context, req ImportRequest) (banger.Ker
 		return banger.Kernel{}, err
 	}
 	defer unlock()
+	if err := s.replaceDamaged(ctx, k.Digest); err != nil {
+		return banger.Kernel{}, err
+	}
 	if err := artifact.Publish(tmp, s.entryDir(k.Digest)); err != nil {
 		return banger.Kernel{}, err
 	}
@@ -74,6 +73,22 @@ func (s *Store) importLocked(ctx context.Context, req ImportRequest) (banger.Ker
 		return banger.Kernel{}, err
 	}
 	return s.load(k.Digest, req.Name)
+}
+
+// replaceDamaged makes place for an entry whose files are not what they were. VMs
+// that run have what they read of it.
+func (s *Store) replaceDamaged(ctx context.Context, digest string) error {
+	old, err := s.load(digest, "")
+	if banger.CodeOf(err) == banger.NotFound {
+		return nil
+	}
+	if err == nil {
+		err = Verify(ctx, old)
+	}
+	if err == nil || ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return s.removeEntry(digest)
 }
 
 // buildDir makes an empty directory for what becomes name. The caller holds
@@ -231,44 +246,4 @@ func releaseDir(dir, release string) (string, error) {
 func isDir(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.IsDir()
-}
-
-// seal hashes the files of an entry, derives its digest from them and writes
-// the record. Name, source and time are not part of the digest.
-func seal(ctx context.Context, k *banger.Kernel, dir string) error {
-	h := sha256.New()
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		info, err := d.Info()
-		if err != nil {
-			return err
-		}
-		sum, err := artifact.SHA256(ctx, path)
-		if err != nil {
-			return err
-		}
-		rel, _ := filepath.Rel(dir, path)
-		switch rel {
-		case vmlinuzFile:
-			k.VmlinuzSHA256 = sum
-		case vmlinuxFile:
-			k.VmlinuxSHA256 = sum
-		case modulesFile:
-			k.ModulesSHA256 = sum
-		}
-		k.SizeBytes += info.Size()
-		fmt.Fprintf(h, "%s  %s\n", sum, rel)
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	k.Digest = hex.EncodeToString(h.Sum(nil))
-	record, err := json.MarshalIndent(k, "", "  ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(dir, recordFile), append(record, '\n'), 0o644)
 }

@@ -22,12 +22,15 @@ import (
 // changes, so that files cached by an older banger are not used.
 const initramfsFormat = "1"
 
+// initramfsPrefix begins the names of what Initramfs keeps in an entry.
+const initramfsPrefix = "initramfs-"
+
 // Initramfs makes banger's initramfs for k with agent, the content of the
 // guest binary, as its /init, and gives its path and SHA-256. It is kept
 // beside the kernel and made once for each agent.
 func Initramfs(ctx context.Context, k banger.Kernel, agent []byte) (path, sum string, err error) {
 	key := sha256.Sum256(agent)
-	path = filepath.Join(k.Dir, "initramfs-"+initramfsFormat+"-"+hex.EncodeToString(key[:8])+".cpio.lz4")
+	path = filepath.Join(k.Dir, initramfsPrefix+initramfsFormat+"-"+hex.EncodeToString(key[:8])+".cpio.lz4")
 	if sum, err := artifact.SHA256(ctx, path); err == nil {
 		return path, sum, nil
 	} else if !errors.Is(err, os.ErrNotExist) {

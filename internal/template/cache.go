@@ -149,6 +149,31 @@ func (c Cache) Prune(inUse func(Template) bool, dry bool) ([]Template, error) {
 	return free, errors.Join(errs...)
 }
 
+// Unfinished lists what makers left that were killed; nothing while one works.
+func (c Cache) Unfinished() (paths []string, err error) {
+	if locked, err := artifact.Locked(filepath.Join(c.Dir, lockName)); err != nil || locked {
+		return nil, err
+	}
+	for _, prefix := range []string{newPrefix, specPrefix} {
+		found, _ := filepath.Glob(filepath.Join(c.Dir, prefix+"*"))
+		paths = append(paths, found...)
+	}
+	return paths, nil
+}
+
+// Sweep removes what is unfinished.
+func (c Cache) Sweep() error {
+	if left, err := c.Unfinished(); err != nil || len(left) == 0 {
+		return err
+	}
+	unlock, mine, err := artifact.TryLock(filepath.Join(c.Dir, lockName))
+	if !mine {
+		return err
+	}
+	defer unlock()
+	return c.sweep("")
+}
+
 // sweep removes what makers left that were killed. The caller has the lock.
 func (c Cache) sweep(except string) error {
 	entries, err := os.ReadDir(c.Dir)

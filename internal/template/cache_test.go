@@ -178,3 +178,31 @@ func TestTheUsualDiskAndLargerOnesShareATemplateAndSmallerOnesAnother(t *testing
 		}
 	}
 }
+
+func TestSweepTakesWhatAKilledMakerLeft(t *testing.T) {
+	c := Cache{t.TempDir()}
+	left := []string{filepath.Join(c.Dir, newPrefix+"a"), filepath.Join(c.Dir, specPrefix+"b.json")}
+	for _, path := range left {
+		must(t, os.Mkdir(path, 0o700))
+	}
+	whole := plant(t, c, Key{Image: "i"}, time.Now(), 1)
+	unlock, err := c.lock(t.Context())
+	must(t, err)
+	if found, err := c.Unfinished(); err != nil || len(found) > 0 {
+		t.Errorf("while one is made: %v, %v", found, err)
+	}
+	must(t, c.Sweep())
+	unlock()
+	if found, err := c.Unfinished(); err != nil || len(found) != 2 {
+		t.Errorf("unfinished: %v, %v", found, err)
+	}
+	must(t, c.Sweep())
+	if found, err := c.Unfinished(); err != nil || len(found) > 0 {
+		t.Errorf("left: %v, %v", found, err)
+	}
+	must(t, Verify(t.Context(), whole))
+	must(t, os.WriteFile(whole.Memory(), []byte("the memory of j"), 0o600))
+	if Verify(t.Context(), whole) == nil {
+		t.Error("a changed memory passes")
+	}
+}

@@ -134,11 +134,8 @@ func load(ctx context.Context, t Template) (_ *held, err error) {
 	if h.stamps, err = stampsOf(t); err != nil {
 		return nil, err
 	}
-	if sum, err := artifact.SHA256(ctx, t.State()); err != nil || sum != t.Sums.State {
-		return nil, damaged("state", err)
-	}
-	if sum, err := sumOf(t.Disk()); err != nil || sum != t.Sums.Disk {
-		return nil, damaged("disk", err)
+	if err := verifyBeside(ctx, t); err != nil {
+		return nil, err
 	}
 	if h.memory, err = vmm.SealedCopy(t.Memory()); err != nil {
 		return nil, err
@@ -148,6 +145,28 @@ func load(ctx context.Context, t Template) (_ *held, err error) {
 		return nil, damaged("memory", err)
 	}
 	return h, nil
+}
+
+// Verify reads a whole template and compares it with what was saved.
+func Verify(ctx context.Context, t Template) error {
+	if err := verifyBeside(ctx, t); err != nil {
+		return err
+	}
+	if sum, err := sumOf(t.Memory()); err != nil || sum != t.Sums.Memory {
+		return damaged("memory", err)
+	}
+	return nil
+}
+
+// verifyBeside is about what lies beside the memory.
+func verifyBeside(ctx context.Context, t Template) error {
+	if sum, err := artifact.SHA256(ctx, t.State()); err != nil || sum != t.Sums.State {
+		return damaged("state", err)
+	}
+	if sum, err := sumOf(t.Disk()); err != nil || sum != t.Sums.Disk {
+		return damaged("disk", err)
+	}
+	return nil
 }
 
 func damaged(part string, err error) error {

@@ -220,18 +220,27 @@ func (m *Manager) adoptChildren(ctx context.Context, row banger.VM, gone snapsho
 	return m.rewrite(ctx, row)
 }
 
-// sweep removes what was not finished when a daemon ended, or a shim: where one is
-// alive, some of it may be in its hands.
-func sweep(dir paths.VM, alive bool) (all error) {
+// Unfinished lists what was not finished in a VM's directory when a daemon ended,
+// or a shim: where one is alive, some of it may be in its hands and is not named.
+func Unfinished(dir paths.VM, alive bool) (left []string, all error) {
 	for _, in := range []string{string(dir), dir.Snapshots()} {
 		names, err := namesIn(in)
 		all = errors.Join(all, err)
 		for _, name := range names {
 			what, unfinished := strings.CutPrefix(name, paths.ScratchPrefix)
 			if unfinished && !(alive && in == string(dir) && !daemons(what)) {
-				all = errors.Join(all, os.RemoveAll(filepath.Join(in, name)))
+				left = append(left, filepath.Join(in, name))
 			}
 		}
+	}
+	return left, all
+}
+
+// sweep removes what is unfinished.
+func sweep(dir paths.VM, alive bool) error {
+	left, all := Unfinished(dir, alive)
+	for _, path := range left {
+		all = errors.Join(all, os.RemoveAll(path))
 	}
 	return fileError(all)
 }

@@ -1,0 +1,59 @@
+package image
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"banger/internal/artifact"
+)
+
+// Unfinished lists the directories of builds that nobody is at work on: what a
+// crash left.
+func (b Builder) Unfinished() (dirs []string, all error) {
+	names, _ := filepath.Glob(filepath.Join(b.Dir, ".build-*"))
+	for _, dir := range names {
+		locked, err := artifact.Locked(b.lockOf(dir))
+		if err == nil && !locked {
+			dirs = append(dirs, dir)
+		}
+		all = errors.Join(all, err)
+	}
+	return dirs, all
+}
+
+// Sweep removes what is unfinished.
+func (b Builder) Sweep() error {
+	dirs, all := b.Unfinished()
+	for _, dir := range dirs {
+		unlock, mine, err := artifact.TryLock(b.lockOf(dir))
+		if mine {
+			err = clearBuild(dir)
+			unlock()
+		}
+		all = errors.Join(all, err)
+	}
+	return all
+}
+
+// lockOf is the lock that the builder of a directory holds.
+func (b Builder) lockOf(dir string) string {
+	return filepath.Join(b.Dir, ".lock-"+strings.TrimPrefix(filepath.Base(dir), ".build-"))
+}
+
+// Lost lists the images in the directory that known, ids of rows, does not
+// have: one whose row was not written yet when a crash came, or was lost. A
+// Build of its name takes it up again.
+func (b Builder) Lost(known map[string]bool) (lost []Record, err error) {
+	entries, err := os.ReadDir(b.Dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	for _, e := range entries {
+		if _, r, err := Load(filepath.Join(b.Dir, e.Name())); err == nil && r.ID == e.Name() && !known[r.ID] {
+			lost = append(lost, r)
+		}
+	}
+	return lost, err
+}

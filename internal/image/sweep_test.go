@@ -1,0 +1,65 @@
+package image
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"banger"
+	"banger/internal/artifact"
+)
+
+func TestSweepTakesWhatACrashLeft(t *testing.T) {
+	b := Builder{Dir: t.TempDir()}
+	left, stranger := filepath.Join(b.Dir, ".build-debian"), filepath.Join(b.Dir, "notes")
+	for _, dir := range []string{left, stranger} {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	unlock, err := artifact.Lock(context.Background(), filepath.Join(b.Dir, ".lock-debian"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Sweep(); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := b.Unfinished(); err != nil || len(found) > 0 {
+		t.Errorf("in use: %v, %v", found, err)
+	}
+	if _, err := os.Stat(left); err != nil {
+		t.Errorf("a build that goes on lost its directory: %v", err)
+	}
+	unlock()
+	if found, err := b.Unfinished(); err != nil || len(found) != 1 {
+		t.Errorf("unfinished: %v, %v", found, err)
+	}
+	if err := b.Sweep(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(left); err == nil {
+		t.Error("it is still there")
+	}
+	if _, err := os.Stat(stranger); err != nil {
+		t.Errorf("a stranger's directory is gone: %v", err)
+	}
+}
+
+func TestImageWithoutRowIsLost(t *testing.T) {
+	b := Builder{Dir: t.TempDir()}
+	id := banger.NewID()
+	dir := filepath.Join(b.Dir, id)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, recordFile), []byte(`{"id":"`+id+`","name":"mine"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if lost, err := b.Lost(map[string]bool{id: true}); err != nil || len(lost) > 0 {
+		t.Errorf("with its row: %v, %v", lost, err)
+	}
+	if lost, err := b.Lost(nil); err != nil || len(lost) != 1 || lost[0].Name != "mine" {
+		t.Errorf("without: %v, %v", lost, err)
+	}
+}

@@ -281,7 +281,7 @@ func TestRenameChangesRowAndRecord(t *testing.T) {
 	if must(t, v, err).Name != "tools" || v.State != banger.StateRunning {
 		t.Errorf("got %+v", v)
 	}
-	if h, err := readHeld(w.Dirs.VM(v.ID)); err != nil || h.Name != "tools" {
+	if h, err := ReadHeld(w.Dirs.VM(v.ID)); err != nil || h.Name != "tools" {
 		t.Errorf("got %+v, %v", h, err)
 	}
 }

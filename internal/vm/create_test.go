@@ -27,7 +27,7 @@ func TestCreateMakesARowAndADirectory(t *testing.T) {
 	if err != nil || disk.Size() != banger.GiB {
 		t.Error(disk, err)
 	}
-	if h, err := readHeld(w.Dirs.VM(v.ID)); err != nil || h.Name != "devbox" || h.GuestIP != v.GuestIP {
+	if h, err := ReadHeld(w.Dirs.VM(v.ID)); err != nil || h.Name != "devbox" || h.GuestIP != v.GuestIP {
 		t.Errorf("got %+v, %v", h, err)
 	}
 }

@@ -85,7 +85,7 @@ func TestForksOfARunningVMGoOnWhereItIs(t *testing.T) {
 		if c.Spec.Parent != v.ID || c.Workspace != workspace || c.Runtime.Creating || addresses[c.GuestIP] || w.readDisk(c.ID) != "of the parent" {
 			t.Errorf("%s: %+v with the disk %q", c.Name, c.VM, w.readDisk(c.ID))
 		}
-		if h, err := readHeld(w.Dirs.VM(c.ID)); err != nil || h.Spec.Parent != v.ID {
+		if h, err := ReadHeld(w.Dirs.VM(c.ID)); err != nil || h.Spec.Parent != v.ID {
 			t.Errorf("%s: its record: %+v %v", c.Name, h, err)
 		}
 		addresses[c.GuestIP] = true

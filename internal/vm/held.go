@@ -42,8 +42,8 @@ func (h Held) row() banger.VM {
 	}
 }
 
-// readHeld reads the record in dir: not_found where there is none.
-func readHeld(dir paths.VM) (Held, error) {
+// ReadHeld reads the record in dir: not_found where there is none.
+func ReadHeld(dir paths.VM) (Held, error) {
 	h := Held{Spec: banger.DefaultSpec()}
 	text, err := os.ReadFile(dir.Record())
 	if errors.Is(err, fs.ErrNotExist) {
@@ -60,7 +60,7 @@ func readHeld(dir paths.VM) (Held, error) {
 
 // ours says whether dir is the directory of the VM with this id.
 func ours(dir paths.VM, id string) bool {
-	h, err := readHeld(dir)
+	h, err := ReadHeld(dir)
 	return err == nil && h.ID == id
 }
 
@@ -81,7 +81,8 @@ func (m *Manager) newDir(id string) paths.VM {
 	return paths.VM(filepath.Join(m.Dirs.VMs(), newPrefix+id))
 }
 
-func newID(name string) (id string, ok bool) {
+// Unplaced gives the id of the VM whose directory is being made under this name.
+func Unplaced(name string) (id string, ok bool) {
 	id, ok = strings.CutPrefix(name, newPrefix)
 	return id, ok && banger.IsID(id)
 }

@@ -87,7 +87,7 @@ func (m *Manager) removeUnfinishedDirs() error {
 		return err
 	}
 	for _, name := range names {
-		id, ok := newID(name)
+		id, ok := Unplaced(name)
 		if !ok {
 			continue
 		}
@@ -137,7 +137,7 @@ func (m *Manager) restoreRows(ctx context.Context) error {
 }
 
 func (m *Manager) restoreRow(ctx context.Context, id string) error {
-	held, err := readHeld(m.Dirs.VM(id))
+	held, err := ReadHeld(m.Dirs.VM(id))
 	if err != nil {
 		return err
 	}
@@ -194,7 +194,7 @@ func (m *Manager) reconcile(ctx context.Context, row banger.VM) (*live, error) {
 		return nil, m.erase(ctx, row.ID)
 	}
 	dir := m.Dirs.VM(row.ID)
-	held, err := readHeld(dir)
+	held, err := ReadHeld(dir)
 	if err != nil || held.ID != row.ID {
 		return nil, m.reconcileWithoutDir(ctx, row)
 	}

@@ -232,7 +232,7 @@ func TestReconcileBringsTheRecordInLine(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.reconcile()
-	if h, err := readHeld(w.Dirs.VM(v.ID)); err != nil || h.Name != "renamed" || h.Spec.DiskBytes != row.Spec.DiskBytes {
+	if h, err := ReadHeld(w.Dirs.VM(v.ID)); err != nil || h.Name != "renamed" || h.Spec.DiskBytes != row.Spec.DiskBytes {
 		t.Errorf("got %+v, %v", h, err)
 	}
 }
@@ -298,7 +298,7 @@ func TestHeldSurvivesUnknownAndMissingFields(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "vm.json"), text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	h, err := readHeld(paths.VM(dir))
+	h, err := ReadHeld(paths.VM(dir))
 	if err != nil || h.Spec.VCPU != banger.DefaultVCPU || h.Spec.Layout != 1 {
 		t.Errorf("got %+v, %v", h, err)
 	}

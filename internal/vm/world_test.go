@@ -258,7 +258,7 @@ func (f *fakeShims) running() []string {
 
 // idOf is the id of the VM whose record lies in dir.
 func idOf(dir paths.VM) string {
-	h, _ := readHeld(dir)
+	h, _ := ReadHeld(dir)
 	return h.ID
 }
 

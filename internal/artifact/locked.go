@@ -6,8 +6,10 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -48,4 +50,23 @@ func Locked(path string) (bool, error) {
 		}
 	}
 	return false, lines.Err()
+}
+
+// scratchPrefix begins the names of what this room and its users make before it
+// gets its own.
+const scratchPrefix = ".tmp-"
+
+// staleAge is longer than anybody works on one thing.
+const staleAge = time.Hour
+
+// Stale lists what was left unfinished in a directory that several processes use
+// without a lock: nobody has touched it for long.
+func Stale(dir string) (paths []string) {
+	found, _ := filepath.Glob(filepath.Join(dir, scratchPrefix+"*"))
+	for _, path := range found {
+		if info, err := os.Lstat(path); err == nil && time.Since(info.ModTime()) > staleAge {
+			paths = append(paths, path)
+		}
+	}
+	return paths
 }

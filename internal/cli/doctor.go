@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -10,37 +11,102 @@ import (
 	"banger/internal/paths"
 )
 
+type doctorOptions struct {
+	app                        *app
+	asJSON, fix, verify, force bool
+}
+
 func newDoctor(a *app) *cobra.Command {
-	var asJSON bool
+	o := &doctorOptions{app: a}
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Check this host and banger's own files; exit with 1 where something is broken",
-		Long: `Check what banger needs of this host and what it keeps, with a remedy for what is not right. Nothing
-is changed, and no daemon is started.`,
+		Long: `Check what banger needs of this host and what it keeps, with a remedy for what is not right. Every
+row, directory, process and socket of VMs is accounted for. Nothing is changed, and no daemon is started.
+
+--fix says what it would repair, asks, and repairs it by way of the daemon. What it does not know it leaves
+alone. --verify reads all images, kernels, templates and saved machines and compares their digests.`,
 		Example: `  banger doctor
+  banger doctor --verify
+  banger doctor --fix
   banger doctor --json | jq -r '.[] | select(.verdict != "PASS") | .name'`,
 		Args: exactly(),
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.doctor(cmd.Context(), asJSON) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := cancelOnSignal(cmd.Context())
+			defer stop()
+			return interrupted(ctx, o.run(ctx))
+		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	flags := cmd.Flags()
+	flags.BoolVar(&o.asJSON, "json", false, "print JSON")
+	flags.BoolVar(&o.fix, "fix", false, "repair what can be repaired, after asking")
+	flags.BoolVar(&o.verify, "verify", false, "read everything that has a digest and compare")
+	flags.BoolVarP(&o.force, "force", "f", false, "with --fix: do not ask")
 	return cmd
 }
 
-func (a *app) doctor(ctx context.Context, asJSON bool) error {
+func (o *doctorOptions) run(ctx context.Context) error {
+	if o.force && !o.fix {
+		return badUsage("-f means nothing without --fix")
+	}
 	dirs, err := paths.FromEnv()
 	if err != nil {
 		return err
 	}
-	rows := doctor.Check(ctx, dirs)
-	if asJSON {
-		err = a.json(rows)
+	rows := o.check(ctx, dirs)
+	if plan := doctor.Plan(rows); o.fix && len(plan) > 0 {
+		if rows, err = o.repair(ctx, dirs, rows, plan); err != nil {
+			return err
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if o.asJSON {
+		err = o.app.json(rows)
 	} else {
-		a.printRows(rows)
+		o.app.printRows(rows)
 	}
 	if err == nil && doctor.Failed(rows) {
 		err = statusError(exitFailed)
 	}
 	return err
+}
+
+func (o *doctorOptions) check(ctx context.Context, dirs paths.Dirs) []doctor.Row {
+	opts := doctor.Options{Verify: o.verify, Daemon: o.app.askDaemon}
+	if o.verify {
+		p := o.app.progress()
+		defer p.end()
+		opts.Stage = p.say
+	}
+	return doctor.Check(ctx, dirs, opts)
+}
+
+// answerLimit bounds what a daemon may take to say how it is.
+const answerLimit = 5 * time.Second
+
+// askDaemon asks the daemon that runs, and starts none.
+func (a *app) askDaemon(ctx context.Context) *doctor.Daemon {
+	ctx, cancel := context.WithTimeout(ctx, answerLimit)
+	defer cancel()
+	c, err := a.find(ctx)
+	if err != nil {
+		return nil
+	}
+	defer c.Close()
+	v, err := c.Version(ctx)
+	if err != nil {
+		return nil
+	}
+	d := &doctor.Daemon{Version: v.Version, Build: v.BuildID}
+	operations, _ := c.Operations(ctx)
+	for _, op := range operations {
+		if op.EndedAt.IsZero() {
+			d.Busy = append(d.Busy, op.Kind)
+		}
+	}
+	return d
 }
 
 var verdictColours = map[doctor.Verdict]colour{doctor.Pass: green, doctor.Warn: yellow, doctor.Fail: red}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"flag"
 	"fmt"
@@ -63,7 +64,9 @@ func TestScripts(t *testing.T) {
 		Setup:           func(env *testscript.Env) error { return furnish(env, shared, monitor) },
 		UpdateScripts:   *update,
 		ContinueOnError: true,
-		Cmds:            map[string]func(*testscript.TestScript, bool, []string){"status": cmdStatus, "matches": cmdMatches},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"status": cmdStatus, "matches": cmdMatches, "foreigndb": cmdForeignDB,
+		},
 	})
 }
 
@@ -175,5 +178,19 @@ func cmdMatches(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if got := strings.TrimSuffix(ts.ReadFile(args[0]), "\n"); got != args[1] {
 		ts.Fatalf("%s is %q, want %q", args[0], got, args[1])
+	}
+}
+
+// cmdForeignDB makes another program's database: foreigndb FILE.
+func cmdForeignDB(ts *testscript.TestScript, _ bool, args []string) {
+	db, err := sql.Open("sqlite", ts.MkAbs(args[0]))
+	if err == nil {
+		_, err = db.Exec("CREATE TABLE cookies (host TEXT); INSERT INTO cookies VALUES ('example.com')")
+	}
+	if err == nil {
+		err = db.Close()
+	}
+	if err != nil {
+		ts.Fatalf("%v", err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"banger"
+	"banger/internal/artifact"
 	"banger/internal/config"
 	"banger/internal/guestbin"
 	"banger/internal/image"
@@ -68,6 +69,9 @@ func (d *daemon) compose(ctx context.Context, log io.Writer, vms func(*daemon) v
 // does so for VMs.
 func (d *daemon) sweep() {
 	err := errors.Join(os.RemoveAll(d.dirs.ImageTrash()), d.images.builder.Sweep(), d.kernels.Sweep(), d.templates.Cache.Sweep())
+	for _, path := range artifact.Stale(d.dirs.Cache) {
+		err = errors.Join(err, os.RemoveAll(path))
+	}
 	if err != nil {
 		d.log.Warn("cannot remove what was not finished", "error", err)
 	}

@@ -18,11 +18,12 @@ func newExam(t *testing.T) *exam {
 	t.Helper()
 	dir := t.TempDir()
 	return &exam{
-		dirs: paths.Dirs{State: dir + "/state", Cache: dir + "/cache", Config: dir + "/config", Runtime: dir + "/run"},
+		dirs: paths.Dirs{State: dir + "/state", Cache: dir + "/cache", Config: dir + "/config/banger", Runtime: dir + "/run"},
 		host: host{
 			arch: "amd64", family: "debian", uid: os.Getuid(), home: dir, owner: ownerOf,
-			fsType: func(string) (int64, error) { return unix.EXT4_SUPER_MAGIC, nil },
-			free:   func(string) (uint64, error) { return 100 << 30, nil },
+			fsType:  func(string) (int64, error) { return unix.EXT4_SUPER_MAGIC, nil },
+			free:    func(string) (uint64, error) { return 100 << 30, nil },
+			systemd: dir + "/systemd", lingers: dir + "/linger", kills: func(context.Context) bool { return false },
 		},
 	}
 }
@@ -124,8 +125,8 @@ func TestDefaultsTellTheirOrigin(t *testing.T) {
 
 func TestCheckLeavesNothingBehind(t *testing.T) {
 	dir := t.TempDir()
-	dirs := paths.Dirs{State: dir + "/state", Cache: dir + "/cache", Config: dir + "/config", Runtime: dir + "/run"}
-	if rows := Check(t.Context(), dirs); len(rows) < 10 {
+	dirs := paths.Dirs{State: dir + "/state", Cache: dir + "/cache", Config: dir + "/config/banger", Runtime: dir + "/run"}
+	if rows := Check(t.Context(), dirs, Options{}); len(rows) < 10 {
 		t.Errorf("only %d rows", len(rows))
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -41,10 +43,10 @@ func (e *exam) directories(context.Context) {
 	for _, d := range []struct {
 		path    string
 		private bool
-	}{{e.dirs.State, true}, {e.dirs.Cache, true}, {e.dirs.Runtime, true}, {e.dirs.Config, false}} {
+	}{{e.dirs.State, true}, {e.dirs.Cache, true}, {e.dirs.Runtime, true}, {e.dirs.Config, false}, {e.dirs.VMs(), true}, {e.dirs.Keys(), true}} {
 		good = e.directory(d.path, d.private) && good
 	}
-	if good {
+	if good && e.secrets() {
 		e.pass("directories", "%s, %s", e.dirs.State, e.dirs.Cache)
 	}
 }
@@ -63,15 +65,47 @@ func (e *exam) directory(path string, private bool) bool {
 	case !info.IsDir():
 		e.add("directories", Fail, path+" is not a directory", "move it away")
 	case owner != e.host.uid:
-		e.add("directories", Fail, fmt.Sprintf("%s belongs to uid %d, not to you", path, owner))
+		e.add("directories", Fail, fmt.Sprintf("%s belongs to uid %d, not to you", path, owner), fmt.Sprintf("sudo chown -R %s %s", e.host.user(), path))
 	case unix.Access(path, unix.W_OK|unix.X_OK) != nil:
 		e.add("directories", Fail, path+" cannot be written to", "chmod u+rwx "+path)
 	case private && mode&0o077 != 0:
-		e.add("directories", Warn, fmt.Sprintf("others may look into %s (mode %04o)", path, mode), "chmod 700 "+path)
+		e.rows = append(e.rows, exposed(path, info.Mode()))
 	default:
 		return true
 	}
 	return false
+}
+
+// secrets looks at the files that nobody else may read.
+func (e *exam) secrets() bool {
+	good := true
+	names, _ := namesIn(e.dirs.Keys())
+	paths := []string{e.dirs.Database()}
+	for _, name := range names {
+		if !strings.HasSuffix(name, ".pub") {
+			paths = append(paths, filepath.Join(e.dirs.Keys(), name))
+		}
+	}
+	for _, path := range paths {
+		if info, err := os.Lstat(path); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0 {
+			e.rows = append(e.rows, exposed(path, info.Mode()))
+			good = false
+		}
+	}
+	return good
+}
+
+// exposed is the row of something others may look into.
+func exposed(path string, mode fs.FileMode) Row {
+	bits := "700"
+	if !mode.IsDir() {
+		bits = "600"
+	}
+	return Row{
+		Name: "directories", Verdict: Warn, Detail: fmt.Sprintf("others may look into %s (mode %04o)", path, mode.Perm()),
+		Remedies: []string{"chmod " + bits + " " + path},
+		Fix:      &Fix{Chmod, path, "chmod " + bits + " " + path},
+	}
 }
 
 // creatable says whether a directory that is not there could be made.

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -18,6 +19,10 @@ type host struct {
 	owner  func(path string) (uid int, err error)
 	fsType func(path string) (int64, error)
 	free   func(path string) (uint64, error)
+
+	systemd string // is there where systemd runs
+	lingers string // has a file for each user who lingers
+	kills   func(context.Context) bool
 }
 
 func thisHost() host {
@@ -26,6 +31,7 @@ func thisHost() host {
 	return host{
 		arch: runtime.GOARCH, family: family(string(release)), uid: os.Getuid(), home: home,
 		owner: ownerOf, fsType: fsTypeOf, free: freeAt,
+		systemd: "/run/systemd/system", lingers: "/var/lib/systemd/linger", kills: killsUserProcesses,
 	}
 }
 

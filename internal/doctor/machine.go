@@ -1,8 +1,12 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"os/exec"
+	"regexp"
+	"time"
 
 	"banger"
 	"banger/internal/config"
@@ -44,6 +48,33 @@ func (e *exam) vmm(context.Context) {
 	}
 	e.qemu = bin
 	e.pass("qemu", "version %s at %s", version, bin)
+}
+
+var firecrackerVersion = regexp.MustCompile(`Firecracker v(\d+(?:\.\d+)+)`)
+
+// firecracker looks at a Firecracker that is there, or asked for.
+func (e *exam) firecracker(ctx context.Context) {
+	path, err := exec.LookPath(cmp.Or(e.config.FirecrackerBin, "firecracker"))
+	if err != nil && (e.config.FirecrackerBin != "" || e.config.VMM == "firecracker") {
+		e.add("firecracker", Fail, "it is configured and cannot be found: "+err.Error(), `set vmm = "qemu" in `+e.dirs.ConfigFile())
+		return
+	} else if err != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	said, _ := exec.CommandContext(ctx, path, "--version").Output()
+	version := firecrackerVersion.FindSubmatch(said)
+	switch {
+	case e.config.VMM == "firecracker":
+		e.add("firecracker", Fail, "this banger has no driver for it yet", `set vmm = "qemu" in `+e.dirs.ConfigFile())
+	case version == nil:
+		e.add("firecracker", Warn, path+" does not say its version")
+	case string(version[1]) == "1.16.0":
+		e.add("firecracker", Warn, "version 1.16.0 loses its connections to guests that are restored, and is refused", "install version 1.16.1")
+	default:
+		e.pass("firecracker", "version %s at %s, not used: this banger has no driver for it yet", version[1], path)
+	}
 }
 
 // acceleration says whether KVM works, and what emulation means.

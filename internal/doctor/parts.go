@@ -17,20 +17,21 @@ import (
 )
 
 func (e *exam) kernels(context.Context) {
-	k, err := kernel.NewStore(e.dirs.Kernels(), e.dirs.Downloads()).Get(e.config.DefaultKernel)
-	switch {
-	case banger.CodeOf(err) == banger.NotFound:
-		e.add("kernel", Warn, e.config.DefaultKernel+" is not there yet; the first VM pulls it", "banger kernel pull "+e.config.DefaultKernel)
-		return
-	case err != nil:
-		e.add("kernel", Fail, err.Error(), "banger kernel pull --force "+e.config.DefaultKernel)
+	name := e.config.DefaultKernel
+	k, err := kernel.NewStore(e.dirs.Kernels(), e.dirs.Downloads()).Get(name)
+	if banger.CodeOf(err) == banger.NotFound {
+		e.add("kernel", Warn, name+" is not there yet; the first VM pulls it", "banger kernel pull "+name)
 		return
 	}
+	k.Name = name
 	for _, file := range []string{k.VmlinuxPath, k.ModulesPath} {
-		if _, err := os.Stat(file); err != nil {
-			e.add("kernel", Fail, fmt.Sprintf("%s is incomplete: %v", k.Name, err), "banger kernel pull --force "+k.Name)
-			return
+		if err == nil {
+			_, err = os.Stat(file)
 		}
+	}
+	if err != nil {
+		e.badKernel(k, fmt.Errorf("%s is incomplete: %w", name, err))
+		return
 	}
 	e.kernel = k.VmlinuxPath
 	e.pass("kernel", "%s (%s)", k.Name, k.Release)
@@ -44,25 +45,26 @@ func (e *exam) images(ctx context.Context) {
 		e.add("image", Warn, "cannot be told: "+err.Error())
 		return
 	}
-	found := false
+	found, good := false, true
 	for _, img := range i.Images {
 		found = found || img.Name == name
-		if _, err := os.Stat(img.RootfsPath); err != nil {
-			e.add("image", Fail, fmt.Sprintf("%s has lost its file: %v", img.Name, err), "banger image pull --force "+img.Name)
-			return
+		_, err := os.Stat(img.RootfsPath)
+		if err != nil {
+			err = fmt.Errorf("%s has lost its file: %w", img.Name, err)
+		} else if img.Managed {
+			_, _, err = image.Load(img.ArtifactDir)
 		}
-		if img.Managed {
-			if _, _, err := image.Load(img.ArtifactDir); err != nil {
-				e.add("image", Fail, err.Error(), "banger image pull --force "+img.Name)
-				return
-			}
+		if err != nil {
+			good = false
+			e.badImage(img, i.VMs, err)
 		}
 	}
-	if !found {
+	switch {
+	case !found:
 		e.add("image", Warn, name+" is not there yet; the first VM pulls it", "banger image pull "+name)
-		return
+	case good:
+		e.pass("image", "%s, of %d", name, len(i.Images))
 	}
-	e.pass("image", "%s, of %d", name, len(i.Images))
 }
 
 // tools looks for the programs banger runs. Those that make images are missed

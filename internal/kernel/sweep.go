@@ -17,11 +17,8 @@ func (s *Store) Unfinished() (paths []string, err error) {
 			return nil, err
 		}
 	}
-	for _, pattern := range []string{filepath.Join(s.dir, "building", "*"), filepath.Join(s.downloads, ".tmp-*")} {
-		found, _ := filepath.Glob(pattern)
-		paths = append(paths, found...)
-	}
-	return paths, nil
+	paths, _ = filepath.Glob(filepath.Join(s.dir, "building", "*"))
+	return append(paths, artifact.Stale(s.downloads)...), nil // others may use it too
 }
 
 // Sweep removes what is unfinished. It is for a time when nobody imports.

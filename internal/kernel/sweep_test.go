@@ -2,9 +2,11 @@ package kernel
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"banger"
 	"banger/internal/artifact"
@@ -57,6 +59,11 @@ func TestSweepTakesWhatACrashLeft(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	fresh := filepath.Join(s.downloads, ".tmp-kernel-2")
+	longAgo := time.Now().Add(-2 * time.Hour)
+	if err := errors.Join(os.Chtimes(left[1], longAgo, longAgo), os.Mkdir(fresh, 0o700)); err != nil {
+		t.Fatal(err)
+	}
 	unlock, err := artifact.Lock(context.Background(), s.lockPath("other"))
 	if err != nil {
 		t.Fatal(err)
@@ -75,6 +82,9 @@ func TestSweepTakesWhatACrashLeft(t *testing.T) {
 		if _, err := os.Stat(dir); err == nil {
 			t.Errorf("%s is still there", dir)
 		}
+	}
+	if _, err := os.Stat(fresh); err != nil {
+		t.Errorf("a download that goes on lost its directory: %v", err)
 	}
 	if err := Verify(t.Context(), k); err != nil {
 		t.Error(err)

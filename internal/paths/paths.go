@@ -73,6 +73,11 @@ func (d Dirs) Socket() string {
 // ConfigFile is the configuration.
 func (d Dirs) ConfigFile() string { return filepath.Join(d.Config, "config.toml") }
 
+// Unit is the unit of systemd's user manager that runs the daemon.
+func (d Dirs) Unit() string {
+	return filepath.Join(filepath.Dir(d.Config), "systemd", "user", "banger.service")
+}
+
 // Images holds a directory per managed image.
 func (d Dirs) Images() string { return filepath.Join(d.State, "images") }
 

@@ -1,0 +1,141 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"banger"
+	"banger/internal/image"
+	"banger/internal/kernel"
+	"banger/internal/shim"
+	"banger/internal/store"
+	"banger/internal/template"
+	"banger/internal/vm"
+)
+
+// verify reads all that has a digest and compares.
+func (e *exam) verify(ctx context.Context) {
+	if !e.Verify {
+		return
+	}
+	whole, before := map[string]int{}, len(e.rows)
+	i, err := store.Inspect(ctx, e.dirs.Database())
+	if err != nil {
+		e.add("verify", Warn, "images and VMs are not known: "+err.Error())
+	}
+	e.verifyImages(ctx, i, whole)
+	e.verifyKernels(ctx, whole)
+	e.verifyTemplates(ctx, whole)
+	e.verifySaved(ctx, i.VMs, whole)
+	if len(e.rows) == before {
+		e.pass("verify", "%d images, %d kernels, %d templates and %d saved machines are what they were",
+			whole["image"], whole["kernel"], whole["template"], whole["saved"])
+	}
+}
+
+func (e *exam) verifyImages(ctx context.Context, i store.Inspection, whole map[string]int) {
+	for _, img := range i.Images {
+		if !img.Managed {
+			continue
+		}
+		e.stage("verify image %s", img.Name)
+		if err := image.Verify(ctx, img.ArtifactDir); err != nil {
+			e.badImage(img, i.VMs, err)
+			continue
+		}
+		whole["image"]++
+	}
+}
+
+// badImage says what can be done about an image: one that VMs use cannot be had
+// again, since another build is another image.
+func (e *exam) badImage(img banger.Image, vms []banger.VM, err error) {
+	var users []string
+	for _, v := range vms {
+		if v.ImageID == img.ID {
+			users = append(users, v.Name)
+		}
+	}
+	if len(users) == 0 {
+		e.repair("image", Fail, err.Error(), &Fix{RebuildImage, img.Name, "build the image " + img.Name + " again"}, "banger image pull --force "+img.Name)
+		return
+	}
+	e.add("image", Fail, err.Error(),
+		"put a good copy in the place of "+img.RootfsPath,
+		fmt.Sprintf("or give up the VMs that are made from it: banger rm -f %s && banger image pull --force %s", strings.Join(users, " "), img.Name))
+}
+
+func (e *exam) verifyKernels(ctx context.Context, whole map[string]int) {
+	all, err := kernel.NewStore(e.dirs.Kernels(), e.dirs.Downloads()).List()
+	if err != nil {
+		e.add("kernel", Fail, err.Error())
+	}
+	for _, k := range all {
+		e.stage("verify kernel %s", k.Name)
+		if err := kernel.Verify(ctx, k); err != nil {
+			e.badKernel(k, err)
+			continue
+		}
+		whole["kernel"]++
+	}
+}
+
+func (e *exam) badKernel(k banger.Kernel, err error) {
+	for _, available := range kernel.Available() {
+		if k.Name == available.Name {
+			e.repair("kernel", Fail, err.Error(), &Fix{PullKernel, k.Name, "get the kernel " + k.Name + " again"}, "banger kernel pull --force "+k.Name)
+			return
+		}
+	}
+	e.add("kernel", Fail, err.Error(), "import it again: banger kernel import --help")
+}
+
+func (e *exam) verifyTemplates(ctx context.Context, whole map[string]int) {
+	all, err := template.Cache{Dir: e.dirs.Templates()}.List()
+	if err != nil {
+		e.add("template", Warn, err.Error())
+	}
+	for _, t := range all {
+		e.stage("verify template %s", banger.ShortID(t.ID))
+		if err := template.Verify(ctx, t); err != nil {
+			e.repair("template", Warn, fmt.Sprintf("the template %s is damaged, and will be made again: %v", banger.ShortID(t.ID), err),
+				&Fix{PruneTemplates, "", "remove the templates that no running VM is a fork of; they are made again when they are needed"},
+				"banger image cache prune")
+			continue
+		}
+		whole["template"]++
+	}
+}
+
+// verifySaved looks at snapshots and suspended VMs. One that runs may be about to
+// change what is saved.
+func (e *exam) verifySaved(ctx context.Context, vms []banger.VM, whole map[string]int) {
+	for _, row := range vms {
+		dir := e.dirs.VM(row.ID)
+		saved, err := vm.SavedMachines(dir)
+		if err != nil {
+			e.add("snapshot", Warn, fmt.Sprintf("the snapshots of %s cannot be read: %v", row.Name, err))
+		}
+		for _, s := range saved {
+			e.stage("verify what is saved of %s", row.Name)
+			if err := s.Verify(ctx); err != nil {
+				e.badSaved(row, s, err)
+				continue
+			}
+			whole["saved"]++
+		}
+	}
+}
+
+func (e *exam) badSaved(row banger.VM, s vm.Saved, err error) {
+	dir := e.dirs.VM(row.ID)
+	if s.Snapshot.ID != "" && exists(dir.Snapshot(s.Snapshot.ID)) {
+		e.add("snapshot", Fail, fmt.Sprintf("%s of %s cannot be restored: %v", s.Snapshot.Name, row.Name, err),
+			fmt.Sprintf("banger vm snapshot delete %s %s", row.Name, s.Snapshot.Name))
+	}
+	if _, alive, _ := shim.Alive(dir); s.Snapshot.ID == "" && !alive && exists(dir.Suspended()) {
+		e.add("suspended", Fail, fmt.Sprintf("%s cannot be resumed and will boot from its disk: %v", row.Name, err),
+			"banger vm start "+row.Name)
+	}
+}

@@ -34,6 +34,12 @@ func (s *supervisor) call(st *guestwire.Stream, c guestwire.Call) (any, error) {
 		return s.answerSave(st, c.Params)
 	case methodSuspend:
 		return s.answerSuspend(st)
+	case methodAllow:
+		return s.answerAllow(c.Params)
+	case methodNetwork:
+		return s.networkReport()
+	case methodExplain:
+		return s.answerExplain(c.Params)
 	case methodPause:
 		return nil, s.pause(ctx)
 	case methodResume:

@@ -121,6 +121,27 @@ func (c *Client) GrowDisk(ctx context.Context, serial string, size int64) error 
 	return c.call(ctx, methodGrow, growRequest{serial, size}, nil)
 }
 
+// Allow changes what the guest may reach, at once, and says how many connections
+// that ended.
+func (c *Client) Allow(ctx context.Context, r Reach) (ended int, err error) {
+	var a allowed
+	err = c.call(ctx, methodAllow, r, &a)
+	return a.Ended, err
+}
+
+// Network tells what the guest reached and what it was refused.
+func (c *Client) Network(ctx context.Context) (n NetworkReport, err error) {
+	return n, c.call(ctx, methodNetwork, nil, &n)
+}
+
+// Explain says in one line what the guest was refused since a moment, and which
+// flag allows it; "" where it was refused nothing.
+func (c *Client) Explain(ctx context.Context, since time.Time) (string, error) {
+	var e explained
+	err := c.call(ctx, methodExplain, explainRequest{since}, &e)
+	return e.Line, err
+}
+
 // Keep makes an ephemeral VM an ordinary one.
 func (c *Client) Keep(ctx context.Context) error { return c.call(ctx, methodKeep, nil, nil) }
 

@@ -2,8 +2,10 @@ package shim
 
 import (
 	"context"
+	"encoding/json"
 	"net"
 	"net/netip"
+	"time"
 
 	"banger"
 	"banger/internal/guestwire"
@@ -16,11 +18,16 @@ type Network struct {
 	Guest   netip.Addr `json:"guest"`
 	Gateway netip.Addr `json:"gateway"`
 
-	NAT   bool     `json:"nat,omitempty"`   // the internet
-	Allow []string `json:"allow,omitempty"` // rules as vnet reads them
+	Reach
 
 	Resolvers []string       `json:"resolvers,omitempty"` // ADDRESS:PORT, asked one after the other; none: the host's
 	VMs       []netip.Prefix `json:"vms,omitempty"`       // where guests have their addresses from: refused
+}
+
+// Reach is what a guest may reach.
+type Reach struct {
+	NAT   bool     `json:"nat"`   // the internet
+	Allow []string `json:"allow"` // rules as vnet reads them
 }
 
 // NIC is the network card of every VM. All have the same, since each is alone on
@@ -67,6 +74,8 @@ func (s *supervisor) plugIn(b *boot) {
 
 // place is where the guest is on its cable, nil where it has no network card.
 func (s *supervisor) place() *guestwire.Network {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.launch.Machine.NIC == nil {
 		return nil
 	}
@@ -83,11 +92,96 @@ func (n *Network) Place() *guestwire.Network {
 	}
 }
 
+// reach is what the guest may reach, nil where it has no network. With mu held.
+func (s *supervisor) reach() *Reach {
+	if s.network == nil || s.launch.Machine.NIC == nil {
+		return nil
+	}
+	r := s.launch.Network.Reach
+	return &r
+}
+
+// online refuses what needs a network where there is none: the machine began
+// without one.
+func (s *supervisor) online() error {
+	if s.network == nil || s.launch.Machine.NIC == nil {
+		return banger.Errorf(banger.Unavailable, "%s was started without a network", s.launch.Name).
+			Hint("banger vm restart %s", s.launch.Name)
+	}
+	return nil
+}
+
+type allowed struct {
+	Ended int `json:"ended"` // connections
+}
+
+// answerAllow puts another policy in force. What was asked for last is what
+// counts, also for those who ask at once.
+func (s *supervisor) answerAllow(params json.RawMessage) (any, error) {
+	var r Reach
+	if err := parse(params, &r); err != nil {
+		return nil, err
+	}
+	policy, err := vnet.ParsePolicy(r.NAT, r.Allow)
+	if err == nil {
+		err = s.online()
+	}
+	if err != nil {
+		return nil, banger.Wrap(err, "cannot change the network of %s", s.launch.Name)
+	}
+	var a allowed
+	s.update(func() {
+		n := *s.launch.Network // others may be reading it
+		n.Reach = r
+		s.launch.Network = &n
+		a.Ended = s.network.SetPolicy(policy)
+	})
+	s.log.Info("the network has changed", "policy", policy.String(), "ended", a.Ended)
+	return a, nil
+}
+
+// NetworkReport is what a guest reached and what it was refused, since its shim
+// was started.
+type NetworkReport struct {
+	Reach
+	Records  []vnet.Record `json:"records"` // the latest first
+	Counters vnet.Counters `json:"counters"`
+	Learned  []string      `json:"learned"` // the rules that everything so far needed
+}
+
+func (s *supervisor) networkReport() (any, error) {
+	if err := s.online(); err != nil {
+		return nil, banger.Wrap(err, "cannot look at the network of %s", s.launch.Name)
+	}
+	s.mu.Lock()
+	r := s.launch.Network.Reach
+	s.mu.Unlock()
+	return NetworkReport{r, s.network.Records(), s.network.Counters(), s.network.Learn()}, nil
+}
+
+type explainRequest struct {
+	Since time.Time `json:"since"`
+}
+
+type explained struct {
+	Line string `json:"line"`
+}
+
+func (s *supervisor) answerExplain(params json.RawMessage) (any, error) {
+	var r explainRequest
+	if err := parse(params, &r); err != nil {
+		return nil, err
+	}
+	if s.online() != nil {
+		return explained{}, nil
+	}
+	return explained{s.network.Explain(r.Since)}, nil
+}
+
 // dial opens a connection to a port of the guest.
 func (s *supervisor) dial(ctx context.Context, port uint16) (net.Conn, error) {
-	if s.network == nil || s.launch.Machine.NIC == nil {
-		return nil, banger.Errorf(banger.Unavailable, "cannot reach port %d of %s: it was started without a network", port, s.launch.Name).
-			Hint("banger vm restart %s", s.launch.Name)
+	if err := s.online(); err != nil {
+		return nil, banger.Wrap(err, "cannot reach port %d of the guest", port)
 	}
 	return s.network.Dial(ctx, port)
 }

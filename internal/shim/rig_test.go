@@ -31,6 +31,7 @@ type scripted struct {
 	restore  func(*scriptedMachine) error                             // nil: it cannot
 	save     func(context.Context, *scriptedMachine, vmm.Saved) error // instead of writing the files
 	boots    chan *scriptedMachine
+	cable    bool // machines have a network card
 	stubborn bool // SIGTERM and the guest's own shutdown do nothing
 }
 
@@ -48,6 +49,9 @@ type scriptedMachine struct {
 	setups  atomic.Int32
 	setup   atomic.Pointer[guestwire.Setup] // the last one
 	source  vmm.Source                      // it was restored from
+
+	cable *vmm.Cable
+	card  net.Conn // the guest's end of it
 }
 
 func (d *scripted) Name() string           { return "scripted" }
@@ -81,6 +85,11 @@ func (d *scripted) Restore(_ context.Context, _ vmm.Config, from vmm.Source, out
 func (d *scripted) machine(out vmm.IO) *scriptedMachine {
 	m := &scriptedMachine{driver: d, console: out.Console, done: make(chan struct{}), pauses: make(chan string, 16)}
 	m.host, m.guest = net.Pipe()
+	if d.cable {
+		var host net.Conn
+		host, m.card = net.Pipe()
+		m.cable = &vmm.Cable{ReadWriteCloser: host, Packets: true}
+	}
 	return m
 }
 
@@ -119,13 +128,16 @@ func (m *scriptedMachine) call(s *guestwire.Stream, c guestwire.Call) {
 func (m *scriptedMachine) end(e vmm.Exit) {
 	m.once.Do(func() {
 		_ = m.guest.Close()
+		if m.card != nil {
+			_ = m.card.Close()
+		}
 		m.exit = e
 		close(m.done)
 	})
 }
 
 func (m *scriptedMachine) Agent() net.Conn       { return m.host }
-func (m *scriptedMachine) Cable() *vmm.Cable     { return nil }
+func (m *scriptedMachine) Cable() *vmm.Cable     { return m.cable }
 func (m *scriptedMachine) PID() int              { return 4242 }
 func (m *scriptedMachine) Isolation() []string   { return []string{"a test"} }
 func (m *scriptedMachine) Done() <-chan struct{} { return m.done }

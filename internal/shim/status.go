@@ -44,6 +44,7 @@ type Status struct {
 	Restored    string                `json:"restored,omitempty"`     // what the present boot took up: RestoredTemplate and so on; "" for a boot from the start
 	Template    string                `json:"template,omitempty"`     // the present boot is a fork of
 	NotRestored string                `json:"not_restored,omitempty"` // why the first boot is none although it was to be
+	Reach       *Reach                `json:"reach,omitempty"`        // nil where the guest has no network
 	Trace       []banger.Phase        `json:"trace,omitempty"`        // of the present boot, once it was ready
 	Exit        *Exit                 `json:"exit,omitempty"`         // with Ended
 }
@@ -120,6 +121,9 @@ const (
 	methodGrow    = "grow_disk" // growRequest
 	methodSave    = "save"      // SaveRequest → Saved
 	methodSuspend = "suspend"   // → Exit, when the VMM is gone
+	methodAllow   = "allow"     // Reach → allowed
+	methodNetwork = "network"   // → NetworkReport
+	methodExplain = "explain"   // explainRequest → explained
 )
 
 // report is the channel of watch and own.

@@ -203,6 +203,7 @@ func (s *supervisor) status() (Status, <-chan struct{}) {
 		Restored:    s.boot.restored,
 		Template:    s.boot.template,
 		NotRestored: s.unfit,
+		Reach:       s.reach(),
 		Exit:        s.exit,
 	}
 	if s.boot.trace.ready {

@@ -1,6 +1,9 @@
 package banger
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // VM is one virtual machine as the ledger keeps it.
 type VM struct {
@@ -53,8 +56,11 @@ func DefaultSpec() Spec {
 	return Spec{VCPU: DefaultVCPU, MemoryMiB: DefaultMemoryMiB, DiskBytes: DefaultDisk, Init: InitAgent}
 }
 
+// NetworkNone is the NetworkMode of a VM from which nothing leaves.
+const NetworkNone = "none"
+
 // NetworkMode names the spec's network in one word or phrase: "none", "nat"
-// or "allow N".
+// or "allow list".
 func (s Spec) NetworkMode() string {
 	switch {
 	case s.NAT:
@@ -62,7 +68,22 @@ func (s Spec) NetworkMode() string {
 	case len(s.Allow) > 0:
 		return "allow list"
 	}
-	return "none"
+	return NetworkNone
+}
+
+// NetworkWords says what the VM may reach: "none", "nat", or its rules.
+func (s Spec) NetworkWords() string {
+	words := s.Allow
+	if s.NAT {
+		words = append([]string{"nat"}, words...)
+	}
+	if len(words) == 0 {
+		return NetworkNone
+	}
+	if !s.NAT {
+		return "allow " + strings.Join(words, " ")
+	}
+	return strings.Join(words, " ")
 }
 
 // Runtime is what the last start of a VM was given and how its last run

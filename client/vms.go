@@ -33,6 +33,18 @@ func (c *Client) ChangeVM(ctx context.Context, ref string, req api.ChangeVM) (vm
 	return vm, err
 }
 
+// SetVM changes what a VM is and may reach, and says what changed.
+func (c *Client) SetVM(ctx context.Context, ref string, req api.SetVM) (v api.ChangedVM, err error) {
+	err = c.vm(ctx, http.MethodPost, ref, "/set", req, &v)
+	return v, err
+}
+
+// Network tells what a guest reached and what it was refused.
+func (c *Client) Network(ctx context.Context, ref string) (n api.Network, err error) {
+	err = c.vm(ctx, http.MethodGet, ref, "/net", nil, &n)
+	return n, err
+}
+
 // DeleteVM deletes a VM; force also when it runs. One that is not there is no
 // error.
 func (c *Client) DeleteVM(ctx context.Context, ref string, force bool) error {

@@ -116,6 +116,52 @@ type ChangeVM struct {
 	Ephemeral *bool   `json:"ephemeral,omitempty" doc:"false keeps a VM that was to go"`
 }
 
+// SetVM changes what is not null or zero.
+type SetVM struct {
+	VCPU      int      `json:"vcpu,omitempty" minimum:"0"`
+	MemoryMiB int64    `json:"memory_mib,omitempty" minimum:"0"`
+	DiskBytes int64    `json:"disk_size_bytes,omitempty" minimum:"0" doc:"a disk only grows"`
+	NAT       *bool    `json:"nat,omitempty"`
+	NoAllow   bool     `json:"no_allow,omitempty" doc:"forget all rules, those of allow not"`
+	Allow     []string `json:"allow,omitempty" doc:"more rules"`
+	DryRun    bool     `json:"dry_run,omitempty" doc:"only say what would change"`
+}
+
+// ChangedVM is a VM and what changed of it.
+type ChangedVM struct {
+	VM       VM       `json:"vm"`
+	Changes  []string `json:"changes" doc:"one line each"`
+	Warnings []string `json:"warnings"`
+}
+
+// Network is what a guest may reach, reached and was refused since its start.
+type Network struct {
+	VM           string        `json:"vm"`
+	NAT          bool          `json:"nat"`
+	Allow        []string      `json:"allow"`
+	Destinations []Destination `json:"destinations" doc:"the latest first"`
+	Counters     any           `json:"counters" doc:"what was dropped or refused, by technique"`
+	Learned      []string      `json:"learned" doc:"the rules that everything so far needed"`
+}
+
+// Destination is what is known of one place a guest asked for.
+type Destination struct {
+	Protocol      string    `json:"protocol" enum:"tcp,udp,icmp,dns"`
+	Name          string    `json:"name,omitempty" doc:"by which the guest knew the address"`
+	Address       string    `json:"address,omitempty"`
+	Port          uint16    `json:"port,omitempty"`
+	Open          int       `json:"open" doc:"connections now"`
+	Allowed       uint64    `json:"allowed"`
+	Refused       uint64    `json:"refused"`
+	Failed        uint64    `json:"failed" doc:"allowed, but nobody was there"`
+	SentBytes     uint64    `json:"sent_bytes"`
+	ReceivedBytes uint64    `json:"received_bytes"`
+	Why           string    `json:"why,omitempty" doc:"of the latest refusal"`
+	Rule          string    `json:"rule,omitempty" doc:"what --allow opens it, if anything does"`
+	First         time.Time `json:"first"`
+	Last          time.Time `json:"last"`
+}
+
 // Image is an image with what uses it.
 type Image struct {
 	ID         string    `json:"id"`

@@ -77,11 +77,13 @@ type guestCommand struct {
 	timeout time.Duration
 	expired atomic.Bool // timeout has passed
 	stream  *guestwire.Stream
+	began   time.Time // when it was asked for
 }
 
 // open asks for the command. The shim holds it until the guest is ready.
 func (g *guestCommand) open() (err error) {
 	if g.stream == nil {
+		g.began = time.Now()
 		g.stream, err = g.shim.Conn().Open(guestwire.KindExec, g.request.Append(nil))
 	}
 	return guestlink.Error(err)
@@ -167,9 +169,23 @@ func (g *guestCommand) outcome(ctx context.Context, exit guestwire.Exit, err err
 		g.v.say("%s", exit.Message)
 	}
 	if exit.Status != 0 {
+		g.explainNetwork(ctx)
 		return statusError(exit.Status)
 	}
 	return nil
+}
+
+// explainLimit bounds a question that a failed command waits for.
+const explainLimit = 2 * time.Second
+
+// explainNetwork says what the guest was refused while a command ran that failed.
+// It may be another's doing: the network cannot tell. An older shim does not know.
+func (g *guestCommand) explainNetwork(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, explainLimit)
+	defer cancel()
+	if line, err := g.shim.Explain(ctx, g.began); err == nil && line != "" {
+		g.v.say("%s", line)
+	}
 }
 
 // lost explains a stream that ended without a result. The shim writes down

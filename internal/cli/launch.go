@@ -163,7 +163,12 @@ func (l *launch) join(ctx context.Context, p *progress) (*guestCommand, error) {
 	return g, nil
 }
 
-func (l *launch) ready(p *progress) { l.app.say("ready in %s", elapsed(p.end())) }
+func (l *launch) ready(p *progress) {
+	l.app.say("ready in %s", elapsed(p.end()))
+	if len(l.request.Argv) == 0 && !l.create.Wait { // a shell
+		networkNotice(l.app.voice, l.vm)
+	}
+}
 
 // remind says how to get back to a VM that stays.
 func (l *launch) remind() {

@@ -7,6 +7,7 @@ import (
 
 	"banger"
 	"banger/internal/api"
+	"banger/internal/vnet"
 )
 
 // shapeFlags say what a new VM is like.
@@ -58,6 +59,9 @@ func (f *shapeFlags) request(cmd *cobra.Command) (api.CreateVM, error) {
 	if cmd.Flags().Changed("nat") {
 		req.NAT = &f.nat
 	}
+	if _, err := vnet.ParsePolicy(false, f.allow); err != nil {
+		return req, err
+	}
 	var err error
 	if req.MemoryMiB, err = memoryMiB(f.memory); err != nil {
 		return req, err
@@ -93,5 +97,5 @@ func diskBytes(s string) (int64, error) {
 // specLine sums a VM up: "spec: 2 vcpu | 2048 MiB | 8G disk | network: none".
 func specLine(vm api.VM) string {
 	return fmt.Sprintf("spec: %d vcpu | %d MiB | %s disk | network: %s",
-		vm.Spec.VCPU, vm.Spec.MemoryMiB, banger.FormatSize(vm.Spec.DiskBytes), vm.Network)
+		vm.Spec.VCPU, vm.Spec.MemoryMiB, banger.FormatSize(vm.Spec.DiskBytes), vm.Spec.NetworkWords())
 }

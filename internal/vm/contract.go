@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/shim"
 )
 
 // Create is what a new VM is asked to be. Zero values mean the default.
@@ -29,6 +30,17 @@ type Create struct {
 	Ephemeral bool
 	Start     bool
 	Wait      bool
+}
+
+// Set is what a VM is to become. What is zero or nil stays.
+type Set struct {
+	VCPU      int
+	MemoryMiB int64
+	DiskBytes int64
+	NAT       *bool
+	NoAllow   bool     // forgets all rules, those of Allow not
+	Allow     []string // more rules
+	DryRun    bool     // only say what would change
 }
 
 // View is a VM as it is now: its row joined with what was observed.
@@ -101,6 +113,13 @@ type Service interface {
 	// RestoreSnapshot refuses (conflict) a VM that runs unless force is set.
 	RestoreSnapshot(ctx context.Context, id, snapshot string, force bool, p Progress) (View, error)
 	DeleteSnapshot(ctx context.Context, id, snapshot string) error
+
+	// Set changes what a VM is and what it may reach: its network and the growth of
+	// its disk also while it runs, at once; its processors and memory when it is
+	// stopped (conflict else). It says what changed, or would with DryRun.
+	Set(ctx context.Context, id string, s Set, p Progress) (View, []string, error)
+	// Network tells what a guest reached and what it was refused.
+	Network(ctx context.Context, id string) (shim.NetworkReport, error)
 
 	List(ctx context.Context) ([]View, error)
 	Get(ctx context.Context, id string) (View, error)

@@ -100,6 +100,9 @@ type Shim interface {
 	Pause(ctx context.Context) error
 	Resume(ctx context.Context) error
 	Keep(ctx context.Context) error
+	GrowDisk(ctx context.Context, serial string, size int64) error
+	Allow(ctx context.Context, r shim.Reach) (ended int, err error)
+	Network(ctx context.Context) (shim.NetworkReport, error)
 	GuestHealth(ctx context.Context) (guestwire.Health, error)
 	GuestStats(ctx context.Context) (guestwire.GuestStats, error)
 	Close() error

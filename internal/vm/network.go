@@ -1,8 +1,10 @@
 package vm
 
 import (
+	"context"
 	"net"
 	"net/netip"
+	"slices"
 
 	"banger"
 	"banger/internal/config"
@@ -13,6 +15,42 @@ import (
 // checkNetwork refuses rules that say nothing, before anything is made.
 func checkNetwork(s banger.Spec) error {
 	_, err := vnet.ParsePolicy(s.NAT, s.Allow)
+	return err
+}
+
+func reachOf(s banger.Spec) shim.Reach {
+	return shim.Reach{NAT: s.NAT, Allow: append([]string{}, s.Allow...)}
+}
+
+// Network implements Service.
+func (m *Manager) Network(ctx context.Context, id string) (shim.NetworkReport, error) {
+	row, l, _, err := m.alive(ctx, id)
+	var s Shim
+	if err == nil {
+		s, err = m.answering(ctx, l)
+	}
+	if err != nil {
+		return shim.NetworkReport{}, banger.Wrap(err, "cannot look at the network of %s", row.Name)
+	}
+	return s.Network(ctx)
+}
+
+// agreeOnNetwork has the shim of a VM do what the row says: the row is written
+// first, and a daemon may have died in between. A shim without a network has
+// nothing to agree on.
+func (m *Manager) agreeOnNetwork(ctx context.Context, l *live, row banger.VM) error {
+	status, _, _ := l.seen()
+	if status == nil || status.Reach == nil {
+		return nil
+	}
+	want, has := reachOf(row.Spec), *status.Reach
+	if want.NAT == has.NAT && slices.Equal(want.Allow, has.Allow) {
+		return nil
+	}
+	s, err := l.shim()
+	if err == nil {
+		_, err = s.Allow(ctx, want)
+	}
 	return err
 }
 
@@ -32,7 +70,7 @@ func networkOf(row banger.VM, cfg config.Config) (*shim.Network, error) {
 		gateway = prefix.Addr()
 	}
 	n := &shim.Network{
-		Guest: guest, Gateway: gateway, NAT: row.Spec.NAT, Allow: row.Spec.Allow, VMs: []netip.Prefix{prefix},
+		Guest: guest, Gateway: gateway, Reach: reachOf(row.Spec), VMs: []netip.Prefix{prefix},
 	}
 	if cfg.DefaultDNS != "" {
 		n.Resolvers = []string{net.JoinHostPort(cfg.DefaultDNS, "53")}

@@ -41,6 +41,7 @@ func (m *Manager) Reconcile(ctx context.Context) error {
 		}
 	}
 	m.awaitFirstWords(ctx, adopted)
+	m.agreeOnNetworks(ctx, rows, adopted)
 	return ctx.Err()
 }
 
@@ -61,6 +62,19 @@ func (m *Manager) awaitFirstWords(ctx context.Context, adopted []*live) {
 	defer cancel()
 	for _, l := range adopted {
 		_, _ = l.await(ctx, func(shim.Status) bool { return true })
+	}
+}
+
+// agreeOnNetworks finishes changes of networks that were cut off.
+func (m *Manager) agreeOnNetworks(ctx context.Context, rows []banger.VM, adopted []*live) {
+	byID := map[string]banger.VM{}
+	for _, row := range rows {
+		byID[row.ID] = row
+	}
+	for _, l := range adopted {
+		if err := m.agreeOnNetwork(ctx, l, byID[l.id]); err != nil {
+			m.Log.Error("cannot change the network of a VM", "vm", l.id, "err", err)
+		}
 	}
 }
 

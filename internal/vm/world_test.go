@@ -289,7 +289,7 @@ func (f *fakeShims) Start(ctx context.Context, dir paths.VM, launch shim.Launch)
 		_ = os.RemoveAll(dir.Suspended())
 	}
 	s := &fakeShim{shims: f, dir: dir, launch: launch, memory: memoryOf(launch), changed: make(chan struct{}), lost: make(chan struct{})}
-	s.status = shim.Status{State: shim.Booting, Ephemeral: launch.Ephemeral, Shim: shim.Identity{PID: 41, BootID: hostBoot()}, VMMPID: os.Getpid()}
+	s.status = shim.Status{State: shim.Booting, Reach: &launch.Network.Reach, Ephemeral: launch.Ephemeral, Shim: shim.Identity{PID: 41, BootID: hostBoot()}, VMMPID: os.Getpid()}
 	f.mu.Lock()
 	f.vms[launch.ID] = s
 	f.mu.Unlock()
@@ -344,6 +344,7 @@ type fakeShim struct {
 	dir    paths.VM
 	launch shim.Launch
 	memory string // as it began
+	grown  int64  // its disk, as it was told
 
 	mu      sync.Mutex
 	status  shim.Status
@@ -526,6 +527,25 @@ func (s *fakeShim) commitSuspend() error {
 		At: time.Now(), Token: []byte("token"), Driver: "fake", Machine: s.launch.Machine, Sums: shim.Sums{Memory: sum},
 	})
 	return errors.Join(err, os.WriteFile(filepath.Join(dir, "record.json"), text, 0o600))
+}
+
+func (s *fakeShim) GrowDisk(_ context.Context, _ string, size int64) error {
+	s.grown = size
+	return s.gone()
+}
+
+func (s *fakeShim) Allow(_ context.Context, r shim.Reach) (int, error) {
+	if err := s.gone(); err != nil {
+		return 0, err
+	}
+	s.update(func() { s.status.Reach = &r })
+	return 1, nil
+}
+
+func (s *fakeShim) Network(context.Context) (shim.NetworkReport, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return shim.NetworkReport{Reach: *s.status.Reach, Learned: []string{"example.com:443"}}, nil
 }
 
 func (s *fakeShim) Keep(context.Context) error {

@@ -16,7 +16,7 @@ import (
 // told: a daemon that dies in between finds out at its next start. The disk grows
 // before, so that no row promises one that is not there.
 func (m *Manager) Set(ctx context.Context, id string, s Set, p Progress) (v View, changes []string, err error) {
-	v, err = m.change(ctx, id, "change", func(row banger.VM) error {
+	v, err = m.change(ctx, id, "change", func(ctx context.Context, row banger.VM) error {
 		after, err := s.apply(row.Spec, p)
 		if err != nil {
 			return err

@@ -39,6 +39,9 @@ var rooms = map[string][]string{
 	"banger/internal/paths":      {},
 	"banger/internal/peer":       {},
 	"banger/internal/shim":       {"banger", "internal/guestlink", "internal/guestwire", "internal/layers", "internal/paths", "internal/peer", "internal/vmm", "internal/vnet"},
+	"banger/internal/sshconfig":  {},
+	"banger/internal/sshd":       {"banger", "internal/guestlink", "internal/guestwire"},
+	"banger/internal/sshkeys":    {"banger", "internal/artifact", "internal/paths"},
 	"banger/internal/store":      {"banger"},
 	"banger/internal/template":   {"banger", "internal/artifact", "internal/ext4", "internal/guestlink", "internal/guestwire", "internal/vmm"},
 	"banger/internal/vm":         {"banger", "internal/artifact", "internal/config", "internal/ext4", "internal/guestwire", "internal/layers", "internal/paths", "internal/shim", "internal/template", "internal/vmm", "internal/vnet"},
@@ -60,11 +63,13 @@ var owners = map[string][]string{
 	"net/http":                         {"banger/client", "banger/internal/daemon"},
 	"modernc.org/sqlite":               {"banger/internal/store"},
 	"github.com/danielgtaylor/huma/v2": {"banger/internal/daemon"},
+	"golang.org/x/crypto/ssh":          {"banger/internal/sshd", "banger/internal/sshkeys"},
 	"github.com/spf13/cobra":           {"banger/internal/cli"},
 	"os/exec": {
 		"banger/client", "banger/internal/shim", "banger/internal/vmm/child", "banger/internal/vmm/qemu", // daemon, shim, VMM
 		"banger/internal/apt", "banger/internal/image", "banger/internal/kernel", "banger/internal/ext4", "banger/internal/artifact", // the host's package tools
 		"banger/internal/workspace", // git
+		"banger/internal/sshconfig", // where the host's ssh is
 		"banger/internal/doctor", "banger/internal/bench", "banger/test/world",
 	},
 }

@@ -99,6 +99,18 @@ func (c *Client) ResumeVM(ctx context.Context, ref string) (vm api.VM, err error
 	return vm, err
 }
 
+// SSH sees that the keys for reaching a VM by SSH are there, and says where.
+func (c *Client) SSH(ctx context.Context, ref string) (s api.SSH, err error) {
+	err = c.vm(ctx, http.MethodPost, ref, "/ssh", nil, &s)
+	return s, err
+}
+
+// SSHKeys sees that the user has a key for VMs, and says where.
+func (c *Client) SSHKeys(ctx context.Context) (k api.SSHKeys, err error) {
+	err = c.call(ctx, http.MethodPost, "/ssh", nil, &k)
+	return k, err
+}
+
 // Health asks a guest how it is.
 func (c *Client) Health(ctx context.Context, ref string) (h api.Health, err error) {
 	err = c.vm(ctx, http.MethodGet, ref, "/health", nil, &h)

@@ -29,6 +29,8 @@ package api
 //	POST   /v1/vms/REF/kill             KillVM → VM
 //	POST   /v1/vms/REF/pause            VM
 //	POST   /v1/vms/REF/resume           VM
+//	POST   /v1/vms/REF/ssh              SSH; makes the VM's host key and the user's where they are not there
+//	POST   /v1/ssh                      SSHKeys; the user's alone
 //	GET    /v1/vms/REF/health           guestwire.Health as Health
 //	GET    /v1/vms/REF/stats            banger.Stats, sampled now
 //	GET    /v1/vms/REF/snapshots        []banger.Snapshot

@@ -162,6 +162,20 @@ type Destination struct {
 	Last          time.Time `json:"last"`
 }
 
+// SSH is what an SSH client of a VM needs.
+type SSH struct {
+	SSHKeys
+	VM      VM     `json:"vm"`
+	HostKey string `json:"host_key" doc:"file of the VM's private key"`
+}
+
+// SSHKeys are the keys of all VMs.
+type SSHKeys struct {
+	KnownHosts string `json:"known_hosts" doc:"file that pins VMs' keys as banger-ID and by their names"`
+	Identity   string `json:"identity" doc:"file of the user's private key"`
+	UserKey    string `json:"user_key" doc:"its public half, the only key that VMs let in"`
+}
+
 // Image is an image with what uses it.
 type Image struct {
 	ID         string    `json:"id"`

@@ -16,23 +16,34 @@ func (a *app) reach(ctx context.Context, c *client.Client, ref string) (api.VM, 
 	if err != nil {
 		return vm, nil, err
 	}
-	if vm.State == banger.StateSuspended {
-		if vm, err = a.wake(ctx, c, vm); err != nil {
-			return vm, nil, err
-		}
+	sh, err := a.reachVM(ctx, c, vm)
+	return vm, sh, err
+}
+
+func (a *app) reachVM(ctx context.Context, c *client.Client, vm api.VM) (*shim.Client, error) {
+	err := reachable(vm)
+	if err == nil && vm.State == banger.StateSuspended {
+		vm, err = a.wake(ctx, c, vm)
 	}
-	switch {
-	case vm.State == banger.StatePaused:
-		return vm, nil, banger.Errorf(banger.NotRunning, "the VM %s is paused", vm.Name).
-			Hint("banger vm resume %s", vm.Name)
-	case !vm.State.Live():
-		return vm, nil, notRunning(vm)
+	if err != nil {
+		return nil, err
 	}
 	sh, err := shim.Dial(ctx, paths.VM(vm.Dir))
 	if banger.CodeOf(err) == banger.NotRunning {
 		err = notRunning(vm)
 	}
-	return vm, sh, err
+	return sh, err
+}
+
+// reachable refuses a VM that neither runs nor can be woken.
+func reachable(vm api.VM) error {
+	switch {
+	case vm.State == banger.StatePaused:
+		return banger.Errorf(banger.NotRunning, "the VM %s is paused", vm.Name).Hint("banger vm resume %s", vm.Name)
+	case vm.State != banger.StateSuspended && !vm.State.Live():
+		return notRunning(vm)
+	}
+	return nil
 }
 
 // wake resumes a suspended VM.

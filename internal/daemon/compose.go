@@ -15,6 +15,7 @@ import (
 	"banger/internal/image"
 	"banger/internal/kernel"
 	"banger/internal/shim"
+	"banger/internal/sshkeys"
 	"banger/internal/store"
 	"banger/internal/template"
 	"banger/internal/vm"
@@ -42,6 +43,7 @@ func (d *daemon) compose(ctx context.Context, log io.Writer, vms func(*daemon) v
 	}
 	d.rows = rows
 	d.images = &images{store: rows, builder: image.Builder{Dir: d.dirs.Images()}, dirs: d.dirs}
+	d.keys = &sshkeys.Keys{Dirs: d.dirs}
 	d.kernels = kernel.NewStore(d.dirs.Kernels(), d.dirs.Downloads())
 	// Not the executable's path, which may lead to a newer file by now.
 	shims := &shim.Starter{Exe: "/proc/self/exe", Args: []string{"shim"}}
@@ -84,7 +86,7 @@ func (d *daemon) machines(rows *store.Store, shims *shim.Starter) vm.Service {
 		Dirs: d.dirs, Log: d.log, Config: d.config,
 		Choose:    choice.choose,
 		Initramfs: new(initramfs).of,
-		Templates: d.templates,
+		Templates: d.templates, HostKeys: d.keys,
 	})
 }
 

@@ -23,6 +23,7 @@ import (
 	"banger/internal/config"
 	"banger/internal/kernel"
 	"banger/internal/paths"
+	"banger/internal/sshkeys"
 	"banger/internal/vm"
 )
 
@@ -57,6 +58,7 @@ type daemon struct {
 	images     *images
 	kernels    *kernel.Store
 	templates  *templates
+	keys       *sshkeys.Keys
 	vms        vm.Service
 	operations *operations
 	faults     faults

@@ -29,6 +29,8 @@ func (d *daemon) routes(r huma.API) {
 	post(r, d, "/vms/{ref}/kill", "vm.kill", "Signal a VM's VMM", d.killVM)
 	post(r, d, "/vms/{ref}/pause", "vm.pause", "Halt a VM's CPUs", d.pauseVM)
 	post(r, d, "/vms/{ref}/resume", "vm.resume", "Let a VM's CPUs run", d.resumeVM)
+	post(r, d, "/ssh", "ssh.keys", "Say where SSH keys are, and see that the user has one", d.sshKeys)
+	post(r, d, "/vms/{ref}/ssh", "vm.ssh", "Say what an SSH client of a VM needs, and see that it is there", d.sshVM)
 	get(r, d, "/vms/{ref}/health", "vm.health", "Ask a guest how it is", d.vmHealth)
 	get(r, d, "/vms/{ref}/stats", "vm.stats", "Sample a VM now", d.vmStats)
 

@@ -43,6 +43,18 @@ func FromEnv() (Dirs, error) {
 	return d, nil
 }
 
+// Env lists the variables that move the roots, for a process that may be started
+// without them. The runtime directory does not count: a daemon that runs is found
+// by its lock.
+func Env() (env []string) {
+	for _, name := range []string{"XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"} {
+		if v := xdg(name, ""); v != "" {
+			env = append(env, name+"="+v)
+		}
+	}
+	return env
+}
+
 // xdg follows the base directory specification: a relative value is ignored.
 func xdg(name, fallback string) string {
 	if v := os.Getenv(name); filepath.IsAbs(v) {
@@ -87,8 +99,18 @@ func (d Dirs) Image(id string) string { return filepath.Join(d.Images(), id) }
 // Kernels holds kernels by content and the names that point at them.
 func (d Dirs) Kernels() string { return filepath.Join(d.State, "kernels") }
 
-// Keys holds the user key and the VMs' host keys.
+// Keys holds the user's key for VMs and the pins of the VMs' own.
 func (d Dirs) Keys() string { return filepath.Join(d.State, "keys") }
+
+// UserKey is the private key that VMs let in, unless the configuration names
+// another; its public half has ".pub" appended.
+func (d Dirs) UserKey() string { return filepath.Join(d.Keys(), "id_ed25519") }
+
+// KnownHosts pins the host keys of VMs, for ssh to read.
+func (d Dirs) KnownHosts() string { return filepath.Join(d.Keys(), "known_hosts") }
+
+// SSHConfig is what the user's ssh configuration includes.
+func (d Dirs) SSHConfig() string { return filepath.Join(d.Keys(), "ssh_config") }
 
 // VMs holds a directory per VM.
 func (d Dirs) VMs() string { return filepath.Join(d.State, "vms") }
@@ -126,6 +148,10 @@ func (v VM) Record() string { return filepath.Join(string(v), "vm.json") }
 
 // Disk is the writable ext4 file.
 func (v VM) Disk() string { return filepath.Join(string(v), "disk.ext4") }
+
+// HostKey is the private key by which ssh knows the VM. It is made when it is
+// first needed.
+func (v VM) HostKey() string { return filepath.Join(string(v), "ssh_host_ed25519_key") }
 
 // Suspended holds the saved machine of a VM that is suspended: record.json,
 // memory, state.

@@ -242,7 +242,13 @@ func (m *Manager) Rename(ctx context.Context, id, name string) (View, error) {
 	}
 	return m.change(ctx, id, "rename", func(ctx context.Context, row banger.VM) error {
 		row.Name = name
-		return m.rewrite(ctx, row)
+		if err := m.rewrite(ctx, row); err != nil {
+			return err
+		}
+		if err := m.HostKeys.Rename(id, name); err != nil { // which HostKey makes good
+			m.Log.Warn("cannot rename a host key", "vm", id, "err", err)
+		}
+		return nil
 	})
 }
 

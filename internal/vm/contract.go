@@ -107,6 +107,8 @@ type Service interface {
 	Delete(ctx context.Context, id string, force bool) error
 	Rename(ctx context.Context, id, name string) (View, error)
 	Keep(ctx context.Context, id string) (View, error) // no longer ephemeral
+	// HostKey sees that a VM's SSH host key is there, and the pinned one.
+	HostKey(ctx context.Context, id string) (View, error)
 
 	CreateSnapshot(ctx context.Context, id, name string, p Progress) (banger.Snapshot, error)
 	Snapshots(ctx context.Context, id string) ([]banger.Snapshot, error)

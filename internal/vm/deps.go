@@ -22,6 +22,7 @@ type Deps struct {
 	Shims   Shims
 
 	Templates Templates
+	HostKeys  HostKeys
 
 	Dirs paths.Dirs
 	Log  *slog.Logger
@@ -78,6 +79,16 @@ type Images interface {
 type Kernels interface {
 	Get(ref string) (banger.Kernel, error)
 	Pull(ctx context.Context, name string, force bool, stage func(string)) (banger.Kernel, error)
+}
+
+// HostKeys makes the keys by which ssh knows VMs, and pins them.
+type HostKeys interface {
+	// Host sees that a VM's key is there, pinned, and found by its name: conflict
+	// where it is not the one that was pinned.
+	Host(dir paths.VM, id, name string) error
+	Rename(id, name string) error
+	Keep(known func(id string) bool) error // forgets all others
+	Forget(id string) error
 }
 
 // Shims starts the supervisors of VMs and finds those that run.

@@ -135,6 +135,7 @@ func (m *Manager) erase(ctx context.Context, id string) error {
 	if err := m.Store.DeleteVM(ctx, id); err != nil {
 		return err
 	}
+	m.forgetHostKey(id)
 	free := holdFiles(m.trashDir(id))
 	if err := os.RemoveAll(string(m.trashDir(id))); err != nil {
 		// The VM is gone; Reconcile takes the rest.

@@ -30,6 +30,7 @@ func (m *Manager) Reconcile(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	m.keepHostKeys(rows)
 	var adopted []*live
 	for _, row := range rows {
 		l, err := m.reconcile(ctx, row)

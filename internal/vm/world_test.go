@@ -21,6 +21,7 @@ import (
 	"banger/internal/layers"
 	"banger/internal/paths"
 	"banger/internal/shim"
+	"banger/internal/sshkeys"
 	"banger/internal/store"
 	"banger/internal/template"
 	"banger/internal/vmm"
@@ -90,7 +91,7 @@ func (w *world) restart(dirs paths.Dirs) {
 			return Machine{Driver: "fake", Binary: "/bin/vmm", Accel: vmm.TCG}, w.chooseErr
 		},
 		Initramfs: func(context.Context, banger.Kernel) (string, string, error) { return "/initrd", "i1", w.initErr },
-		Templates: &w.templates,
+		Templates: &w.templates, HostKeys: &sshkeys.Keys{Dirs: dirs},
 	})
 }
 

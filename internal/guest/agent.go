@@ -22,6 +22,7 @@ type agent struct {
 
 	forking  sync.Mutex     // held while limits are those of a child
 	commands sync.WaitGroup // streams of commands that are not answered yet
+	incoming incoming
 
 	mu      sync.Mutex
 	env     []string // the image's
@@ -84,6 +85,10 @@ func (a *agent) handle(s *guestwire.Stream) {
 		dial(s)
 	case guestwire.KindListeners:
 		a.listeners.tell(s)
+	case guestwire.KindListen:
+		a.listen(s)
+	case guestwire.KindAccept:
+		a.accept(s)
 	default:
 		s.Fail("unknown_method", fmt.Sprintf("the guest agent knows no stream of kind %d", s.Kind))
 	}

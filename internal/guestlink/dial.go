@@ -30,8 +30,10 @@ func (l *Link) Dial(ctx context.Context, network, address string) (*Pipe, error)
 	if err := awaitConnection(ctx, s); err != nil {
 		return nil, tooOld(Error(err), address)
 	}
-	return &Pipe{stream: s, in: s.Reader(0), out: s.Writer(0)}, nil
+	return newPipe(s), nil
 }
+
+func newPipe(s *guestwire.Stream) *Pipe { return &Pipe{stream: s, in: s.Reader(0), out: s.Writer(0)} }
 
 func awaitConnection(ctx context.Context, s *guestwire.Stream) error {
 	stop := context.AfterFunc(ctx, s.Reset)

@@ -55,7 +55,7 @@ package guestwire
 // Version of the wire. A newer minor only adds.
 const (
 	Major = 1
-	Minor = 4 // 1 has KindSetup and KindClock, 2 KindDial, 3 Setup.Network, 4 KindListeners
+	Minor = 5 // 1 has KindSetup and KindClock, 2 KindDial, 3 Setup.Network, 4 KindListeners, 5 KindListen, Exec.Program, Exit.Signal
 )
 
 // Limits of the wire.

@@ -48,6 +48,15 @@ const (
 	// length and that many bytes (see ReadListeners). Result: only
 	// if it fails. Since minor 4.
 	KindListeners Kind = 8
+	// KindListen listens inside the guest for as long as the stream is there.
+	// Body: Listen. The guest says ControlConnected with the address it
+	// listens at, and ControlIncoming for each connection. Result: an
+	// error. Since minor 5.
+	KindListen Kind = 9
+	// KindAccept takes one of those connections: what follows is as with
+	// KindDial. Body: u32, its number; one nobody waits with is not_found. Since
+	// minor 5.
+	KindAccept Kind = 10
 
 	KindShim Kind = 64
 )
@@ -72,8 +81,12 @@ const (
 	// so that the command gets SIGPIPE when it writes on.
 	ControlCloseOutput ControlCode = 3
 
-	// ControlConnected comes from the guest: a KindDial has its connection.
+	// ControlConnected comes from the guest: a KindDial has its connection, a
+	// KindListen its socket.
 	ControlConnected ControlCode = 4
+	// ControlIncoming comes from the guest: a connection waits for a
+	// KindAccept. Body: u32, its number.
+	ControlIncoming ControlCode = 5
 )
 
 // Exec asks for a command to be run. Only Argv is required.

@@ -1,7 +1,6 @@
 package sshd
 
 import (
-	"context"
 	"io"
 	"net"
 	"strconv"
@@ -41,9 +40,7 @@ func (c *connection) dialUnix(n ssh.NewChannel) {
 }
 
 func (c *connection) dial(n ssh.NewChannel, network, address string) {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	pipe, err := c.link.Dial(ctx, network, address)
+	pipe, err := c.link.Dial(c.ctx, network, address)
 	if err != nil {
 		_ = n.Reject(ssh.ConnectionFailed, err.Error())
 		return
@@ -53,9 +50,14 @@ func (c *connection) dial(n ssh.NewChannel, network, address string) {
 		_ = pipe.Close()
 		return
 	}
+	joinUntilClosed(ch, requests, pipe)
+}
+
+// joinUntilClosed is join for as long as the client has the channel open.
+func joinUntilClosed(ch ssh.Channel, requests <-chan *ssh.Request, pipe *guestlink.Pipe) {
 	go func() {
 		ssh.DiscardRequests(requests)
-		_ = pipe.Close() // the client has closed the channel
+		_ = pipe.Close()
 	}()
 	join(ch, pipe)
 }
@@ -77,18 +79,3 @@ func join(ch ssh.Channel, pipe *guestlink.Pipe) {
 	_ = ch.CloseWrite()
 	<-sent
 }
-
-// answer answers what is asked of the connection as a whole.
-func (c *connection) answer(requests <-chan *ssh.Request) {
-	for r := range requests {
-		// Keep-alives too: a client wants an answer, not a yes.
-		_ = r.Reply(false, nil)
-	}
-}
-
-// forwards are the listeners inside the guest that a client asked for.
-type forwards struct{}
-
-func (*forwards) close() {}
-
-func (s *session) offerAgent() error { return errNotOffered }

@@ -9,6 +9,7 @@ package sshd
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -48,7 +49,9 @@ func (s *Server) Serve(client io.ReadWriteCloser) error {
 	}
 	s.Welcome()
 	c := &connection{server: s, user: conn.User(), link: guestlink.Over(s.Guest), conn: conn}
-	defer c.forwards.close()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	c.ctx = ctx
 	go c.answer(requests)
 	left := make(chan struct{})
 	go func() {
@@ -112,6 +115,7 @@ type connection struct {
 	user     string
 	link     *guestlink.Link
 	conn     *ssh.ServerConn
+	ctx      context.Context // until the client has left
 	forwards forwards
 	work     sync.WaitGroup // channels that are served
 }

@@ -21,8 +21,9 @@ type session struct {
 	ch      ssh.Channel
 	env     []string
 	pty     *ptyRequest
-	stream  *guestwire.Stream // the command, once there is one
-	carried chan struct{}     // closed when it has ended; nil before it began
+	stream  *guestwire.Stream   // the command, once there is one
+	agent   *guestlink.Listener // the client's key agent, or nil
+	carried chan struct{}       // closed when it has ended; nil before it began
 }
 
 // session serves a session until both the client and the command are done
@@ -46,6 +47,9 @@ func (c *connection) session(n ssh.NewChannel) {
 	if s.stream != nil {
 		s.stream.Reset() // the client left; a command that has ended is beyond it
 		<-s.carried
+	}
+	if s.agent != nil {
+		s.agent.Close()
 	}
 	_ = ch.Close()
 }

@@ -38,6 +38,8 @@ func (a *app) reachVM(ctx context.Context, c *client.Client, vm api.VM) (*shim.C
 // reachable refuses a VM that neither runs nor can be woken.
 func reachable(vm api.VM) error {
 	switch {
+	case vm.State == banger.StatePaused && vm.LastError != "":
+		return banger.Errorf(banger.NotRunning, "the VM %s is paused: %s", vm.Name, vm.LastError)
 	case vm.State == banger.StatePaused:
 		return banger.Errorf(banger.NotRunning, "the VM %s is paused", vm.Name).Hint("banger vm resume %s", vm.Name)
 	case vm.State != banger.StateSuspended && !vm.State.Live():

@@ -57,14 +57,16 @@ func (s *supervisor) bootVMM(ctx context.Context) error {
 	return nil
 }
 
-func (s *supervisor) io() vmm.IO { return vmm.IO{Console: s.console, Log: newVMMLog(s.log)} }
+func (s *supervisor) io() vmm.IO {
+	return vmm.IO{Console: s.console, Log: newVMMLog(s.log), Halted: s.outOfRoom}
+}
 
 // begun begins to bring the guest of a machine up.
 func (s *supervisor) begun(b *boot, connect func(*boot) (*guestlink.Link, error)) {
 	b.late = s.watchOver(b)
 	ending := false
 	s.update(func() {
-		s.boot, s.paused = b, false
+		s.boot, s.paused, s.full = b, false, false
 		s.boots++
 		ending = s.asked != "" // while the guest was rebooting
 	})
@@ -204,6 +206,8 @@ func (s *supervisor) guest() (_ *guestlink.Link, boots int, changed <-chan struc
 	switch st := s.state(); {
 	case st == Ended || st == Stopping:
 		return nil, 0, nil, s.notRunning()
+	case s.full:
+		return nil, 0, nil, banger.Errorf(banger.NoSpace, "cannot reach the guest of %s: %s", s.launch.Name, s.standstill())
 	case st == Paused:
 		return nil, 0, nil, banger.Errorf(banger.NotRunning, "%s is paused", s.launch.Name).
 			Hint("banger vm resume %s", s.launch.Name)

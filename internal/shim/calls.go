@@ -172,6 +172,7 @@ func (s *supervisor) unpause(ctx context.Context, b *boot) error {
 		return err
 	}
 	defer s.turn.done()
+	s.update(func() { s.full = false }) // or it is said again
 	if err := b.machine.Resume(ctx); err != nil {
 		return err
 	}

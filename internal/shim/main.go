@@ -19,7 +19,8 @@ type Options struct {
 	Build  string                                // id of the binary's build
 	Driver func(name string) (vmm.Driver, error) // not_found for a name it does not know
 
-	memory *os.File // of the machine to restore, or nil
+	memory *os.File    // of the machine to restore, or nil
+	room   func() bool // for a test; nil asks the file system
 }
 
 // gcPercent: a shim idles for days with a heap of a megabyte or two, and

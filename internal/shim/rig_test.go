@@ -31,8 +31,9 @@ type scripted struct {
 	restore  func(*scriptedMachine) error                             // nil: it cannot
 	save     func(context.Context, *scriptedMachine, vmm.Saved) error // instead of writing the files
 	boots    chan *scriptedMachine
-	cable    bool // machines have a network card
-	stubborn bool // SIGTERM and the guest's own shutdown do nothing
+	cable    bool        // machines have a network card
+	stubborn bool        // SIGTERM and the guest's own shutdown do nothing
+	room     func() bool // what the shim is told of its disk
 }
 
 type scriptedMachine struct {
@@ -40,6 +41,7 @@ type scriptedMachine struct {
 
 	driver  *scripted
 	console io.Writer
+	halted  func() // tells the shim that there is no room
 	host    net.Conn
 	guest   net.Conn
 	once    sync.Once
@@ -83,7 +85,7 @@ func (d *scripted) Restore(_ context.Context, _ vmm.Config, from vmm.Source, out
 }
 
 func (d *scripted) machine(out vmm.IO) *scriptedMachine {
-	m := &scriptedMachine{driver: d, console: out.Console, done: make(chan struct{}), pauses: make(chan string, 16)}
+	m := &scriptedMachine{driver: d, console: out.Console, halted: out.Halted, done: make(chan struct{}), pauses: make(chan string, 16)}
 	m.host, m.guest = net.Pipe()
 	if d.cable {
 		var host net.Conn
@@ -225,7 +227,7 @@ func rigIn(t *testing.T, dir paths.VM, d *scripted, l Launch) *rig {
 	}
 	d.boots = make(chan *scriptedMachine, 8)
 	r := &rig{dir: dir, driver: d, ended: make(chan struct{})}
-	opts := Options{Build: "test", Driver: func(string) (vmm.Driver, error) { return d, nil }}
+	opts := Options{Build: "test", Driver: func(string) (vmm.Driver, error) { return d, nil }, room: d.room}
 	if l.Restore != nil {
 		opts.memory = l.Restore.Memory
 	}

@@ -25,6 +25,7 @@ type supervisor struct {
 	console  *consoleLog
 	started  time.Time
 	margin   time.Duration  // see stopMargin
+	room     func() bool    // whether there is some for what the guest writes
 	memory   *os.File       // of the machine to restore, or nil
 	work     sync.WaitGroup // goroutines of the VM's life; not those of clients
 	clearing sync.WaitGroup // see clear
@@ -43,6 +44,8 @@ type supervisor struct {
 	failedBoots int    // in a row: of guests that reset before they were up
 	unfit       string // why the machine that was saved was not taken up
 	paused      bool
+	full        bool // the machine stands still until there is room for what it writes
+	looking     bool // for that room
 	stopping    bool
 	asked       Reason // why we end the VM, or ""
 	interrupt   func() // ends the save under way, or nil
@@ -60,6 +63,9 @@ func open(ctx context.Context, dir paths.VM, opts Options, log *slog.Logger) (_ 
 	s := &supervisor{
 		dir: dir, log: log, memory: opts.memory, started: now, touched: now, margin: stopMargin,
 		turn: newTurn(), over: make(chan struct{}), changed: make(chan struct{}), clients: make(map[*outbox]bool),
+	}
+	if s.room = opts.room; s.room == nil {
+		s.room = func() bool { return hasRoom(string(dir)) }
 	}
 	if s.id, err = ownIdentity(opts.Build); err != nil {
 		return nil, err
@@ -206,6 +212,9 @@ func (s *supervisor) status() (Status, <-chan struct{}) {
 		Reach:       s.reach(),
 		Exit:        s.exit,
 	}
+	if s.full {
+		st.Problem = s.standstill()
+	}
 	if s.boot.trace.ready {
 		st.Trace = s.boot.trace.phases
 	}
@@ -222,7 +231,7 @@ func (s *supervisor) state() State {
 		return Ended
 	case s.asked != "":
 		return Stopping
-	case s.paused:
+	case s.paused || s.full:
 		return Paused
 	case s.boot.readyAt.IsZero():
 		return Booting

@@ -52,7 +52,7 @@ func (s *supervisor) hold(ctx context.Context) (*hold, error) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	s.interrupt = cancel
-	h := &hold{boot: s.boot, ctx: ctx, paused: s.paused, token: s.boot.token[:]}
+	h := &hold{boot: s.boot, ctx: ctx, paused: s.paused || s.full, token: s.boot.token[:]}
 	h.done = func() {
 		cancel()
 		s.mu.Lock()

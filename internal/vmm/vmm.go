@@ -85,6 +85,12 @@ type IO struct {
 	// has started and takes orders, and has loaded and run nothing yet. It
 	// parts what the VMM costs from what the machine does.
 	Up func()
+
+	// Halted, if it is given, is called whenever the VMM has halted the vCPUs since
+	// the host has no room for what the guest writes to a disk. Nothing is lost:
+	// Resume tries it again. It must return promptly, and must not wait for
+	// anything of the machine.
+	Halted func()
 }
 
 // Features says what a driver needs and can do, so that callers plan instead

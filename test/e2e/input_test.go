@@ -207,17 +207,19 @@ func TestUnwritableStateDirectoryIsNamed(t *testing.T) {
 	}
 }
 
-// A small tmpfs is a full disk that needs nothing of the machine's own.
-func TestFullDiskWhileCreating(t *testing.T) {
+// onSmallDisk is a world whose VMs lie on a small file system: a tmpfs, which needs
+// nothing of the machine's own.
+func onSmallDisk(t *testing.T, name, size string) (w home, vms string) {
+	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("mounting a small file system needs root")
 	}
-	w := newWorld(t, "full")
-	if err := os.MkdirAll(filepath.Join(w.State(), "vms"), 0o700); err != nil {
+	w = newWorld(t, name)
+	vms = filepath.Join(w.State(), "vms")
+	if err := os.MkdirAll(vms, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	vms := filepath.Join(w.State(), "vms")
-	command(t, "mount", "-t", "tmpfs", "-o", "size=64k,mode=700", "banger-test", vms)
+	command(t, "mount", "-t", "tmpfs", "-o", "size="+size+",mode=700", "banger-test", vms)
 	t.Cleanup(func() {
 		w.Close()
 		command(t, "umount", vms)
@@ -227,11 +229,44 @@ func TestFullDiskWhileCreating(t *testing.T) {
 	}
 	w.must(t, "kernel", "pull", "debian-cloud")
 	w.must(t, "image", "pull", "debian-bookworm")
+	return w, vms
+}
+
+func TestFullDiskWhileCreating(t *testing.T) {
+	w, _ := onSmallDisk(t, "full", "64k")
 	r := w.Banger("run", "--rm", "--", "true")
 	if r.Status != 125 || !strings.Contains(r.Stderr, "space") {
 		t.Errorf("status %d, %s", r.Status, r.Stderr)
 	}
 	w.expectNothingLeft(t)
+}
+
+func TestFullDiskWhileRunning(t *testing.T) {
+	w, vms := onSmallDisk(t, "fills", "96m")
+	w.must(t, "vm", "create", "--name", "fills", "--memory", "512", "--cold")
+	ballast := filepath.Join(vms, "ballast")
+	command(t, "fallocate", "-l", "64m", ballast)
+	write := w.Command("exec", "fills", "--", "sh", "-c", "head -c 48M /dev/zero >/data && sync && sha256sum /data")
+	done := make(chan world.Result, 1)
+	go func() { done <- world.Finish(write) }()
+	eventually(t, "the guest stands still", func() bool { return w.show(t, "fills").State == "paused" })
+	if s := w.show(t, "fills"); !strings.Contains(s.LastError, "no space") {
+		t.Errorf("the error is %q", s.LastError)
+	}
+	if r := w.Banger("exec", "fills", "--", "true"); r.Status != 125 || !strings.Contains(r.Stderr, "no space") {
+		t.Errorf("a command: status %d, %s", r.Status, r.Stderr)
+	}
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	const sum = "152ba99dbaf6c7dde5955a8484835194ed4fc0f20a0ea774667f148a25cb03c4  /data\n"
+	if r := <-done; r.Status != 0 || r.Stdout != sum {
+		t.Errorf("what wrote: status %d, %q %s", r.Status, r.Stdout, r.Stderr)
+	}
+	if s := w.show(t, "fills"); s.State != "running" || s.LastError != "" {
+		t.Errorf("it is %s, %q", s.State, s.LastError)
+	}
+	w.must(t, "rm", "-f", "fills")
 }
 
 func TestConsoleFloodStaysBoundedAndDelaysNothing(t *testing.T) {

@@ -12,18 +12,29 @@ import (
 )
 
 // note keeps the reason of the last SHUTDOWN event, since QEMU's exit status is
-// 0 for all of them, and that the vCPUs have begun to run.
+// 0 for all of them, and that the vCPUs have begun to run, and says when they
+// were halted for want of room. Only that makes QEMU stop by itself: other errors of
+// a disk are the guest's.
 func (m *machine) note(e event) {
-	if e.Name == "RESUME" && !m.hasResumed() {
-		close(m.resumed)
-	}
-	var data struct{ Reason string }
-	if e.Name != "SHUTDOWN" || json.Unmarshal(e.Data, &data) != nil {
-		return
-	}
+	var data struct{ Reason, Action string }
+	_ = json.Unmarshal(e.Data, &data) // what is no object has neither
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.shutdown = data.Reason
+	switch e.Name {
+	case "RESUME":
+		if !m.hasResumed() {
+			close(m.resumed)
+		}
+	case "SHUTDOWN":
+		m.shutdown = data.Reason
+	case "BLOCK_IO_ERROR":
+		m.full = m.full || data.Action == "stop"
+	case "STOP":
+		if m.full && m.halted != nil {
+			m.halted()
+		}
+		m.full = false
+	}
 }
 
 func (m *machine) hasResumed() bool {

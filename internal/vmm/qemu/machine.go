@@ -28,6 +28,7 @@ type machine struct {
 	cable     *vmm.Cable
 	devices   deviceFile
 	up        func()        // of the caller's IO, or nil
+	halted    func()        // of the caller's IO, or nil
 	resumed   chan struct{} // closed when the vCPUs run for the first time
 	done      chan struct{}
 	exit      vmm.Exit // valid after done
@@ -40,13 +41,14 @@ type machine struct {
 
 	mu       sync.Mutex
 	shutdown string    // reason of the last SHUTDOWN event
+	full     bool      // a disk could not be written, and QEMU is about to stop
 	signal   os.Signal // the last one sent by Signal
 }
 
 // newMachine takes over the near ends of w and follows the process to its end.
 func newMachine(cfg vmm.Config, process *child.Child, isolation []string, w *wires, out vmm.IO) *machine {
 	m := &machine{
-		cfg: cfg, process: process, base: w.base, isolation: isolation, agent: w.agent, devices: w.devices, tops: w.tops, up: out.Up,
+		cfg: cfg, process: process, base: w.base, isolation: isolation, agent: w.agent, devices: w.devices, tops: w.tops, up: out.Up, halted: out.Halted,
 		resumed: make(chan struct{}), done: make(chan struct{}),
 	}
 	if cfg.NIC != nil {

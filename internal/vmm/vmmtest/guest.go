@@ -29,6 +29,7 @@ type guest struct {
 	lines   *bufio.Reader
 	console *recorder
 	log     *recorder
+	halts   chan struct{} // one for each time the VMM was out of room
 }
 
 // prepare gives the harness's machine a directory and disks of its own.
@@ -75,12 +76,14 @@ func (h Harness) launch(t *testing.T) *guest {
 
 func (h Harness) start(t *testing.T, cfg vmm.Config, begin func(context.Context, vmm.IO) (vmm.Machine, error)) *guest {
 	t.Helper()
-	g := &guest{cfg: cfg, console: newRecorder(), log: newRecorder()}
+	g := &guest{cfg: cfg, console: newRecorder(), log: newRecorder(), halts: make(chan struct{}, 100)}
 	ctx, cancel := context.WithTimeout(t.Context(), answerLimit)
 	defer cancel()
 	var err error
 	ups := 0
-	g.Machine, err = begin(ctx, vmm.IO{Console: g.console, Log: g.log, Up: func() { ups++ }})
+	g.Machine, err = begin(ctx, vmm.IO{
+		Console: g.console, Log: g.log, Up: func() { ups++ }, Halted: func() { g.halts <- struct{}{} },
+	})
 	if err != nil {
 		t.Fatalf("%v; log:\n%s", err, g.log.tail())
 	}

@@ -58,6 +58,9 @@ func Run(t *testing.T, h Harness) {
 	t.Run("VMM dies with its parent", h.testOrphan)
 	t.Run("VMM inherits nothing", h.testInheritance)
 	t.Run("failed boot leaves nothing", h.testFailedBoot)
+	if !h.NoDevices {
+		t.Run("a machine whose disk has no room waits for it", h.testFull)
+	}
 	if h.Driver.Features().Snapshots {
 		t.Run("a saved machine", h.testSaved)
 		t.Run("machines saved under load fit together", h.testSavedUnderLoad)

@@ -15,10 +15,16 @@ import (
 	"banger"
 )
 
-// Source gives the contents of files.
-type Source interface {
-	// Copy writes the content that git calls id.
-	Copy(w io.Writer, id string) error
+// Git is what is asked of it. Its name of a content is not always that of the
+// bytes in the file: it may have been told to convert the ends of lines.
+type Git interface {
+	// Copy writes the content that git calls id, as it lies in the file at path,
+	// or as it is where path is "".
+	Copy(w io.Writer, id, path string) error
+
+	// Names gives what git would call the contents of the files at some paths,
+	// in their order.
+	Names(paths []string) ([]string, error)
 }
 
 // Applied is what an apply did.
@@ -33,15 +39,15 @@ type Applied struct {
 // something on the way to a path is no directory, and where a path or a kind of
 // file is not allowed. Should it be killed, Recover undoes what it did; journals
 // is the directory through which the two know of each other.
-func Apply(root, journals string, changes []Change, from Source) (Applied, error) {
-	return (&applier{}).apply(root, journals, changes, from)
+func Apply(root, journals string, changes []Change, git Git) (Applied, error) {
+	return (&applier{}).apply(root, journals, changes, git)
 }
 
 type applier struct {
 	step func() // before each change to the tree; for tests
 }
 
-func (ap *applier) apply(root, journals string, changes []Change, from Source) (done Applied, err error) {
+func (ap *applier) apply(root, journals string, changes []Change, git Git) (done Applied, err error) {
 	if err := errors.Join(Check(changes), checkKinds(changes)); err != nil {
 		return done, err
 	}
@@ -56,13 +62,13 @@ func (ap *applier) apply(root, journals string, changes []Change, from Source) (
 	if err := t.lock(); err != nil {
 		return done, err
 	}
-	todo, err := t.compare(changes)
+	todo, err := t.compare(changes, git)
 	if err != nil || len(todo) == 0 {
 		done.Already = len(changes)
 		return done, err
 	}
-	a := &applying{tree: t, journal: &journal{root: root, staging: StagingPrefix + rand.Text(), changes: todo}, step: ap.step}
-	if err := a.run(journals, from); err != nil {
+	a := &applying{tree: t, journal: &journal{root: root, staging: StagingPrefix + rand.Text()}, step: ap.step}
+	if err := a.run(journals, todo, git); err != nil {
 		return done, err
 	}
 	for _, c := range todo {
@@ -82,11 +88,17 @@ type applying struct {
 	step    func()
 }
 
-func (a *applying) run(journals string, from Source) error {
-	if err := a.journal.create(journals); err != nil {
+// run writes all that is new, then in the journal what is about to happen, and
+// then does it.
+func (a *applying) run(journals string, todo []Change, git Git) error {
+	if err := a.journal.write(journals); err != nil {
 		return banger.Errorf(banger.Internal, "cannot write the journal: %w", err)
 	}
-	err := a.stage(from)
+	err := a.stage(todo, git)
+	if err == nil {
+		a.journal.changes = todo
+		err = a.journal.write(journals)
+	}
 	if err == nil {
 		err = a.commit()
 	}
@@ -107,58 +119,67 @@ func (a *applying) takeStep() {
 	}
 }
 
-// stage writes all that is new, and sees it onto the disk.
-func (a *applying) stage(from Source) error {
+// stage writes all that is new, and sees it onto the disk. From then on a new
+// file's ID is that of its bytes.
+func (a *applying) stage(todo []Change, git Git) error {
 	err := a.in(a.journal.staging, func(dir int, name string) error { return unix.Mkdirat(dir, name, 0o700) })
 	if err != nil {
 		return err
 	}
 	for _, name := range []string{"new", "old"} {
-		d, err := a.makeDir(path.Join(a.journal.staging, name))
-		if err != nil {
+		if err := a.makeParent(path.Join(a.journal.staging, name, "x")); err != nil {
 			return err
 		}
-		d.Close()
 	}
-	for i, c := range a.journal.changes {
+	for i := range todo {
+		c := &todo[i]
 		if c.New.Mode == Absent {
 			continue
 		}
-		if err := a.stageOne(a.new(i), c, from); err != nil {
+		err := a.stageOne(a.new(i), *c, git)
+		if err == nil {
+			c.New, err = a.look(a.new(i), c.New.ID)
+		}
+		if err != nil {
 			return banger.Errorf(banger.Internal, "cannot write %s: %w", quote(c.Path), err)
 		}
 	}
 	return unix.Syncfs(int(a.root.Fd()))
 }
 
-func (a *applying) stageOne(to string, c Change, from Source) error {
+func (a *applying) stageOne(to string, c Change, git Git) error {
 	if c.New.Mode == Symlink {
 		var target limited
-		if err := from.Copy(&target, c.New.ID); err != nil {
+		if err := git.Copy(&target, c.New.ID, ""); err != nil {
 			return err
 		}
 		return a.in(to, func(dir int, name string) error { return unix.Symlinkat(string(target), dir, name) })
 	}
+	f, err := a.createFile(to, c.New.Mode)
+	if err != nil {
+		return err
+	}
+	err = git.Copy(f, c.New.ID, c.Path)
+	if was := a.permissions(c.Path); was != 0 {
+		err = errors.Join(err, f.Chmod(keep(was, c.New.Mode)))
+	}
+	return errors.Join(err, f.Close())
+}
+
+// createFile makes a file with the permissions that the umask leaves.
+func (a *applying) createFile(p string, mode Mode) (f *os.File, err error) {
 	perm := uint32(0o666)
-	if c.New.Mode == Executable {
+	if mode == Executable {
 		perm = 0o777
 	}
-	var f *os.File
-	err := a.in(to, func(dir int, name string) error {
+	err = a.in(p, func(dir int, name string) error {
 		fd, err := unix.Openat(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, perm)
 		if err == nil {
 			f = os.NewFile(uintptr(fd), name)
 		}
 		return err
 	})
-	if err != nil {
-		return err
-	}
-	err = from.Copy(f, c.New.ID)
-	if was := a.permissions(c.Path); was != 0 {
-		err = errors.Join(err, f.Chmod(keep(was, c.New.Mode)))
-	}
-	return errors.Join(err, f.Close())
+	return f, err
 }
 
 // keep is what a file's permissions become: who may read it may execute it, or

@@ -3,6 +3,7 @@ package patch
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -215,8 +216,8 @@ func TestRecoverLeavesWhatSomebodyElseWrote(t *testing.T) {
 	var err error
 	a.tree, err = openTree(r.root)
 	must(t, err)
-	must(t, a.journal.create(r.journals))
-	must(t, a.stage(r.contents))
+	must(t, a.stage(changes, r.contents))
+	must(t, a.journal.write(r.journals))
 	must(t, a.commit())
 	a.close() // as if it were killed here
 	must(t, os.WriteFile(r.root+"/plain", []byte("mine"), 0o644))
@@ -236,5 +237,39 @@ func TestJournalsThatWereNotFinishedAreNothing(t *testing.T) {
 	files{"torn": r.root + "\x00" + StagingPrefix + "torn\x00:1"}.write(t, r.journals)
 	if err := Recover(r.journals, func(string) {}); err == nil {
 		t.Error("a torn journal was believed")
+	}
+}
+
+// crlf is a git that keeps lines without the carriage returns that files have.
+type crlf struct{ rig *rig }
+
+func (g crlf) Copy(w io.Writer, id, path string) error {
+	_, err := io.WriteString(w, strings.ReplaceAll(g.rig.contents[id], "\n", "\r\n"))
+	return err
+}
+
+func (g crlf) Names(paths []string) (names []string, err error) {
+	for _, p := range paths {
+		content, err := os.ReadFile(filepath.Join(g.rig.root, p))
+		must(g.rig.t, err)
+		names = append(names, g.rig.contents.file(strings.ReplaceAll(string(content), "\r\n", "\n")).ID)
+	}
+	return names, nil
+}
+
+func TestApplyConvertsAsGitDoes(t *testing.T) {
+	r := newRig(t, files{"a": "1\r\n2\r\n", "b": "1\r\n", "c": "1\r\n"})
+	from, to := files{"a": "1\n2\n", "b": "1\n"}, files{"a": "1\n3\n", "new": "4\n"}
+	if _, err := Apply(r.root, r.journals, r.contents.between(from, to), crlf{r}); err != nil {
+		t.Fatal(err)
+	}
+	r.holds(files{"a": "1\r\n3\r\n", "c": "1\r\n", "new": "4\r\n"})
+	done, err := Apply(r.root, r.journals, r.contents.between(from, to), crlf{r})
+	if err != nil || done.Already != 3 {
+		t.Errorf("again: %+v, %v", done, err)
+	}
+	_, err = Apply(r.root, r.journals, r.contents.between(files{"c": "other\n"}, files{"c": "x"}), crlf{r})
+	if banger.CodeOf(err) != banger.Conflict {
+		t.Errorf("another content: %v", err)
 	}
 }

@@ -37,6 +37,17 @@ type Change struct {
 	Old, New File
 }
 
+// Status says in a word what became of the path.
+func (c Change) Status() string {
+	switch {
+	case c.Old.Mode == Absent:
+		return "added"
+	case c.New.Mode == Absent:
+		return "removed"
+	}
+	return "changed"
+}
+
 // Parse reads what "git diff-tree -r -z --raw --no-abbrev --no-renames" writes.
 func Parse(raw []byte) (changes []Change, err error) {
 	for len(raw) > 0 {

@@ -16,18 +16,53 @@ import (
 const shown = 10
 
 // compare gives the changes that are still to be made. It fails where the tree
-// holds neither what was brought into the guest nor what the guest made of it.
-func (t *tree) compare(changes []Change) (todo []Change, err error) {
+// holds neither what was brought into the guest nor what the guest made of it. Old
+// has then the ID of the bytes that are there.
+func (t *tree) compare(changes []Change, git Git) (todo []Change, err error) {
 	room := makeRoom(changes)
-	var differ []string
+	var odd, found []Change // found.Old is what is there
 	for _, c := range changes {
 		have, err := t.have(c, room)
 		switch {
 		case err != nil:
-			return nil, banger.Errorf(banger.Internal, "cannot read %q: %w", path.Join(t.path, c.Path), err)
+			return nil, banger.Errorf(banger.Internal, "cannot read %s: %w", quote(path.Join(t.path, c.Path)), err)
 		case have == c.Old:
 			todo = append(todo, c)
 		case have != c.New:
+			odd, found = append(odd, c), append(found, Change{Path: c.Path, Old: have, New: c.New})
+		}
+	}
+	if len(odd) == 0 {
+		return todo, nil
+	}
+	more, err := compareConverted(odd, found, git)
+	return append(todo, more...), err
+}
+
+// compareConverted looks once more at files whose bytes are neither the one nor
+// the other, by the names that git gives them.
+func compareConverted(changes, found []Change, git Git) (todo []Change, err error) {
+	var paths []string
+	for _, f := range found {
+		if f.Old.ID != "" && f.Old.Mode != Symlink {
+			paths = append(paths, f.Path)
+		}
+	}
+	names, err := git.Names(paths)
+	if err != nil {
+		return nil, err
+	}
+	name := map[string]string{}
+	for i, p := range paths {
+		name[p] = names[i]
+	}
+	var differ []string
+	for i, c := range changes {
+		switch (File{found[i].Old.Mode, name[c.Path]}) {
+		case c.Old:
+			todo = append(todo, found[i])
+		case c.New:
+		default:
 			differ = append(differ, c.Path)
 		}
 	}

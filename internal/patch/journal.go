@@ -19,16 +19,16 @@ import (
 type journal struct {
 	file    string // where it is written
 	root    string
-	staging string // name of the directory at the top of the tree
-	changes []Change
+	staging string   // name of the directory at the top of the tree
+	changes []Change // none before all that is new is on the disk
 }
 
 // journalEnd is after the last change: a journal without it is not whole, and
 // nothing was done yet.
 const journalEnd = "end"
 
-// create writes the journal into dir under a name of its own.
-func (j *journal) create(dir string) error {
+// write writes the journal into dir under a name of its own.
+func (j *journal) write(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}

@@ -26,7 +26,7 @@ func split(text string) (Mode, string) {
 	return Plain, text
 }
 
-// contents is a Source that knows what it was told.
+// contents is a Git that knows what it was told.
 type contents map[string]string
 
 func (c contents) file(text string) File {
@@ -36,7 +36,7 @@ func (c contents) file(text string) File {
 	return File{mode, id}
 }
 
-func (c contents) Copy(w io.Writer, id string) error {
+func (c contents) Copy(w io.Writer, id, _ string) error {
 	content, known := c[id]
 	if !known {
 		return fmt.Errorf("no content %s", id)
@@ -44,6 +44,9 @@ func (c contents) Copy(w io.Writer, id string) error {
 	_, err := io.WriteString(w, content)
 	return err
 }
+
+// Names converts nothing.
+func (c contents) Names(paths []string) ([]string, error) { return make([]string, len(paths)), nil }
 
 // between is what leads from one tree to another.
 func (c contents) between(from, to files) (changes []Change) {

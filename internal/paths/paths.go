@@ -127,6 +127,12 @@ func (d Dirs) VM(id string) VM { return VM(filepath.Join(d.VMs(), id)) }
 // Downloads caches packages on their way into images and kernels.
 func (d Dirs) Downloads() string { return filepath.Join(d.Cache, "downloads") }
 
+// Exports holds what guests sent, as long as it is looked at.
+func (d Dirs) Exports() string { return filepath.Join(d.Cache, "exports") }
+
+// Applies holds a journal for each patch that is being applied to a tree.
+func (d Dirs) Applies() string { return filepath.Join(d.State, "applies") }
+
 // Templates holds a directory per saved machine that VMs are forked from.
 func (d Dirs) Templates() string { return filepath.Join(d.Cache, "templates") }
 

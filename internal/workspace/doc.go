@@ -3,7 +3,8 @@
 //
 // Git on the host runs here, in the process of the person who asked, and only
 // on repositories of the host: with a scrubbed environment, without hooks and
-// monitors, and never on anything that a guest wrote. What is asked of a guest
+// monitors, and never on anything that a guest wrote but for objects, which are
+// named anew by their content in a repository of their own. What is asked of a guest
 // goes through Guest. The package knows neither VMs nor shims nor the ledger.
 //
 // # What a guest holds
@@ -14,6 +15,7 @@
 //
 //	refs/banger/base   a commit whose tree is the tree as it was brought in
 //	banger/index       an index of that tree, with the times and sizes of its files
+//	banger/since       an empty file that is younger than all of these
 //
 // What the guest did since is the difference to that commit's tree. An index for
 // looking starts as a copy of banger/index, which spares reading unchanged files.

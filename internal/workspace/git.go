@@ -70,12 +70,7 @@ func (g git) list(ctx context.Context, args ...string) ([]string, error) {
 // stream runs git between two streams.
 func (g git) stream(ctx context.Context, in io.Reader, out io.Writer, args ...string) error {
 	var complaint bytes.Buffer
-	options := append([]string(nil), quietly...)
-	for _, s := range g.settings {
-		options = append(options, "-c", s)
-	}
-	cmd := exec.CommandContext(ctx, "git", append(options, args...)...)
-	cmd.Dir, cmd.Env = g.dir, scrubbed(g.env)
+	cmd := g.command(ctx, args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, out, &complaint
 	err := cmd.Run()
 	switch {
@@ -86,7 +81,18 @@ func (g git) stream(ctx context.Context, in io.Reader, out io.Writer, args ...st
 	case errors.Is(err, exec.ErrNotFound):
 		return banger.Errorf(banger.Unavailable, "cannot run git: it is not installed").Hint("sudo apt-get install git")
 	}
-	return &gitError{args: args, status: cmd.ProcessState.ExitCode(), complaint: complaint.String(), err: err}
+	return &gitError{args: command(args), status: cmd.ProcessState.ExitCode(), complaint: complaint.String(), err: err}
+}
+
+// command is git, about to be run.
+func (g git) command(ctx context.Context, args ...string) *exec.Cmd {
+	options := append([]string(nil), quietly...)
+	for _, s := range g.settings {
+		options = append(options, "-c", s)
+	}
+	cmd := exec.CommandContext(ctx, "git", append(options, args...)...)
+	cmd.Dir, cmd.Env = g.dir, scrubbed(g.env)
+	return cmd
 }
 
 // gitError is a git that failed.
@@ -103,6 +109,14 @@ func (e *gitError) Error() string {
 		said = e.err.Error()
 	}
 	return "git " + e.args[0] + ": " + strings.TrimPrefix(said, "fatal: ")
+}
+
+// command is what git was asked to do, without the options before it.
+func command(args []string) []string {
+	for len(args) > 2 && args[0] == "-c" {
+		args = args[2:]
+	}
+	return args
 }
 
 // failed is the exit status of a git that failed, 0 for another error or none.

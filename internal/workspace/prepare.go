@@ -33,7 +33,7 @@ type Prepared struct {
 }
 
 // Deliver brings a cargo into a guest. A second one of the same repository moves
-// what changed.
+// what changed; so does one after a first that was whole but never recorded.
 func (c *Cargo) Deliver(ctx context.Context, to Target) (*Prepared, error) {
 	there, err := to.look(ctx)
 	if err != nil {
@@ -45,7 +45,7 @@ func (c *Cargo) Deliver(ctx context.Context, to Target) (*Prepared, error) {
 		err = d.first(ctx)
 	case there.begun && !there.whole: // one that was cut short
 		err = d.anew(ctx)
-	case there.whole && there.git && to.Record.GuestPath == to.Path && to.Record.SourcePath == c.plan.Root:
+	case there.whole && there.git && (to.Record.IsZero() || to.Record.GuestPath == to.Path && to.Record.SourcePath == c.plan.Root):
 		err = d.again(ctx)
 	case to.Force:
 		err = d.anew(ctx)
@@ -221,6 +221,9 @@ func (p part) sendGitDir(s *sender, to, files string) error {
 		return err
 	}
 	if err := s.directory(path.Join(to, "refs/heads")); err != nil {
+		return err
+	}
+	if err := s.text(path.Join(to, sinceName), ""); err != nil {
 		return err
 	}
 	if p.files != "" {

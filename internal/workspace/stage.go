@@ -21,6 +21,9 @@ const (
 	oldRef   = "refs/banger/before" // what a forced prepare took the branch from
 	ownDir   = "banger"
 	baseName = ownDir + "/index"
+
+	// What is written after this one was written by the guest.
+	sinceName = ownDir + "/since"
 )
 
 // stage is a git directory in the making, in a directory of the host's that goes

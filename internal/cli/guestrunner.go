@@ -1,0 +1,32 @@
+package cli
+
+import (
+	"context"
+	"io"
+
+	"banger"
+	"banger/internal/guestwire"
+	"banger/internal/shim"
+	"banger/internal/workspace"
+)
+
+// guestRunner runs commands in a guest for banger itself.
+type guestRunner struct{ shim *shim.Client }
+
+// Run runs a command to its end.
+func (g guestRunner) Run(ctx context.Context, c workspace.Command) (int, error) {
+	request := guestwire.Exec{Argv: c.Argv, Env: c.Env, Dir: c.Dir, Stdin: c.Stdin != nil}
+	s, err := g.shim.Conn().Open(guestwire.KindExec, request.Append(nil))
+	if err != nil {
+		return 0, banger.Wrap(err, "cannot reach the guest")
+	}
+	exit, err := attach(ctx, s, streams{In: c.Stdin, Out: orDiscard(c.Stdout), Err: orDiscard(c.Stderr)})
+	return int(exit.Status), err
+}
+
+func orDiscard(w io.Writer) io.Writer {
+	if w == nil {
+		return io.Discard
+	}
+	return w
+}

@@ -1,0 +1,75 @@
+# The first half of what is run in a guest for an export. It looks at the files
+# through an index and a git directory of its own, so that nothing of the guest's
+# repository changes and none of its hooks, filters and monitors runs. What it says
+# of the ends of lines counts, as it did when the files were brought in.
+#
+# $1 is the repository, $2 the tree that was brought in, $3 a commit to compare
+# with instead, or nothing. Afterwards $base and $now are the trees to compare, and
+# git knows the objects of both.
+set -eu
+umask 077
+command -v git >/dev/null || exit 127
+cd "$1" 2>/dev/null && [ -d .git ] || exit 3
+unset GIT_OBJECT_DIRECTORY GIT_ALTERNATE_OBJECT_DIRECTORIES GIT_COMMON_DIR GIT_NAMESPACE \
+	GIT_CONFIG GIT_CONFIG_COUNT GIT_CONFIG_PARAMETERS GIT_REPLACE_REF_BASE
+for left in .git/banger/export.*; do
+	[ -d "$left" ] && ! kill -0 "${left##*.}" 2>/dev/null && rm -rf "$left"
+done
+
+here=$(pwd -P)
+own=$here/.git/banger/export.$$
+trap 'rm -rf "$own"' EXIT
+trap 'exit 129' HUP INT TERM PIPE
+mkdir -p "$own/objects/info" "$own/refs" "$own/info"
+echo 'ref: refs/heads/none' >"$own/HEAD"
+echo ../../../objects >"$own/objects/info/alternates"
+for name in info/exclude info/attributes info/sparse-checkout shallow; do
+	[ ! -f ".git/$name" ] || cp ".git/$name" "$own/$name"
+done
+echo '* -filter' >>"$own/info/attributes"
+version=0 extensions=
+[ ${#2} -eq 40 ] || version=1 extensions='[extensions]
+	objectFormat = sha256'
+cat >"$own/config" <<END
+[core]
+	repositoryFormatVersion = $version
+$extensions
+[include]
+	path = ../../config
+[core]
+	bare = false
+	checkStat = minimal
+	trustctime = false
+	looseCompression = 0
+	bigFileThreshold = 8m
+	fsmonitor = false
+	untrackedCache = false
+	splitIndex = false
+	hooksPath = /dev/null
+	safecrlf = false
+	fsync = none
+[pack]
+	threads = 1
+	compression = 0
+[advice]
+	addEmbeddedRepo = false
+END
+sparse=
+[ ! -f .git/info/sparse-checkout ] || sparse=yes
+export GIT_DIR="$own" GIT_WORK_TREE="$here" GIT_INDEX_FILE="$own/index" GIT_LITERAL_PATHSPECS=1 GIT_NO_REPLACE_OBJECTS=1
+
+base=$2
+[ -z "$3" ] || base=$(GIT_DIR=$here/.git git rev-parse --verify --quiet --end-of-options "$3^{tree}") || exit 5
+git cat-file -e "$base^{tree}" 2>/dev/null || exit 4
+# What the index that was brought in knows of times and sizes tells which files
+# were written since, all but those that were given their old time again: these
+# are compared by content. The copy's own time says which may have been written
+# just when it was made.
+if cp -p .git/banger/index "$own/index" 2>/dev/null &&
+	find . -path ./.git -prune -o ! -type d -newercc .git/banger/since ! -newermc .git/banger/since -print0 >"$own/doubtful" 2>/dev/null; then
+	[ ! -s "$own/doubtful" ] || xargs -0 git ls-files -s -z -- <"$own/doubtful" | git update-index -z --index-info
+else
+	git read-tree -m "$2"
+fi
+git add -A ${sparse:+--sparse}
+now=$(git write-tree)

@@ -22,11 +22,14 @@ type network struct {
 	is    guestwire.Network // as it was set last
 }
 
-// apply sets the card to what n says, as far as it is not.
-func (w *network) apply(n *guestwire.Network) error {
-	if n == nil {
+// apply sets the card to what is asked, as far as it is not.
+func (w *network) apply(asked *guestwire.Network) error {
+	if asked == nil {
 		return nil
 	}
+	n := new(guestwire.Network)
+	*n = *asked
+	n.Drop = false // done
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if *n == w.is {

@@ -26,6 +26,7 @@ func (m *system) apply(s guestwire.Setup) (failed []string) {
 		{"set the host name", m.etc.setHostname},
 		{"write /etc/machine-id", m.etc.setMachineID},
 		{"write /etc/hosts", m.etc.setHosts},
+		{"end old connections", dropOld},
 		{"set the network", func(s guestwire.Setup) error { return m.network.apply(s.Network) }},
 		{"write /etc/resolv.conf", func(s guestwire.Setup) error { return m.etc.setResolvConf(s.Network, m.written()) }},
 		{"enlarge the disk", func(s guestwire.Setup) error { return m.GrowDisk(s.DiskBytes) }},
@@ -35,6 +36,13 @@ func (m *system) apply(s guestwire.Setup) (failed []string) {
 		}
 	}
 	return failed
+}
+
+func dropOld(s guestwire.Setup) error {
+	if s.Network == nil || !s.Network.Drop {
+		return nil
+	}
+	return dropConnections()
 }
 
 func (*system) setClock(nanos int64) error {

@@ -38,6 +38,10 @@ type Network struct {
 	Address    [4]byte `json:"address"`
 	Gateway    [4]byte `json:"gateway"`
 	GatewayMAC [6]byte `json:"gateway_mac"`
+
+	// Drop is set for a machine that was copied or saved while it ran: whoever its
+	// connections led to knows nothing of this machine.
+	Drop bool `json:"drop,omitempty"`
 }
 
 // Append encodes the request.
@@ -56,7 +60,7 @@ func (n *Network) append(b []byte) []byte {
 		return b
 	}
 	b = append(append(b, n.MAC[:]...), n.Address[:]...)
-	return append(append(b, n.Gateway[:]...), n.GatewayMAC[:]...)
+	return append(append(append(b, n.Gateway[:]...), n.GatewayMAC[:]...), boolByte(n.Drop))
 }
 
 func (d *decoder) network() *Network {
@@ -68,6 +72,7 @@ func (d *decoder) network() *Network {
 	copy(n.Address[:], d.take(4))
 	copy(n.Gateway[:], d.take(4))
 	copy(n.GatewayMAC[:], d.take(6))
+	n.Drop = d.bool()
 	return n
 }
 

@@ -389,7 +389,7 @@ func TestSetupAndItsResultKeepAllTheyCarry(t *testing.T) {
 	s := Setup{
 		Hostname: "a", MachineID: "b", TimeNanos: -1, Entropy: []byte{0, 255}, GuestIP: "c", Image: "d",
 		Env: []string{"E=1", "F="}, WorkDir: "g", DiskBytes: 8 << 30, Anybody: true,
-		Network: &Network{MAC: [6]byte{1, 2}, Address: [4]byte{10, 77, 0, 2}, Gateway: [4]byte{10, 77, 0, 1}, GatewayMAC: [6]byte{3, 4}},
+		Network: &Network{MAC: [6]byte{1, 2}, Address: [4]byte{10, 77, 0, 2}, Gateway: [4]byte{10, 77, 0, 1}, GatewayMAC: [6]byte{3, 4}, Drop: true},
 	}
 	if got, err := ParseSetup(append(s.Append(nil), "of a newer minor"...)); err != nil || !reflect.DeepEqual(got, s) {
 		t.Errorf("got %+v, %v", got, err)

@@ -98,7 +98,7 @@ func (s *supervisor) bringUp(b *boot, connect func(*boot) (*guestlink.Link, erro
 	}
 	defer link.Close()
 	b.trace.mark("link")
-	guest, err := s.setUp(context.Background(), link)
+	guest, err := s.setUp(context.Background(), link, b.restored == RestoredFork || b.restored == RestoredSuspended)
 	if err != nil {
 		s.notUp(b, fmt.Sprintf("it could not be set up: %v", err))
 		return
@@ -120,8 +120,14 @@ const clockBound = 40 * time.Millisecond
 // setUp makes the guest this VM's own. Its clock is late by what the call took
 // to reach it, and a guest that only just began to run takes its time: then
 // the clock is set again, by a way that was gone before.
-func (s *supervisor) setUp(ctx context.Context, link *guestlink.Link) (guestwire.SetupResult, error) {
-	r, err := link.Setup(ctx, s.setup())
+//
+// Where drop is set the machine ran before, and its connections are to end.
+func (s *supervisor) setUp(ctx context.Context, link *guestlink.Link, drop bool) (guestwire.SetupResult, error) {
+	setup := s.setup()
+	if setup.Network != nil {
+		setup.Network.Drop = drop
+	}
+	r, err := link.Setup(ctx, setup)
 	if err != nil {
 		return r, err
 	}

@@ -162,7 +162,7 @@ func (s *supervisor) refresh(ctx context.Context, b *boot) error {
 	if link == nil {
 		return nil // it will be set up when it comes up
 	}
-	_, err := s.setUp(ctx, link)
+	_, err := s.setUp(ctx, link, false)
 	return err
 }
 

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path"
 	"path/filepath"
@@ -38,6 +39,39 @@ const defaultMaxBytes = 64 << 30
 // path. It is written under a temporary name beside path, synced and renamed:
 // after a failure path is as it was.
 func FromTar(ctx context.Context, r io.Reader, path string, opts Options) error {
+	r = artifact.Reader(ctx, r)
+	err := write(path, opts, func(w *tar.Writer) error {
+		if opts.Unique {
+			return cleanTar(r, w, func(string, int) bool { return true })
+		}
+		spool, index, err := spoolTar(r, filepath.Dir(path))
+		if err != nil {
+			return err
+		}
+		defer spool.Close()
+		return cleanTar(spool, w, func(name string, i int) bool { return index[name] == i })
+	})
+	if err != nil {
+		return fmt.Errorf("cannot make a file system of the tar stream: %w", err)
+	}
+	return nil
+}
+
+// Add takes one entry of a file system; content is read to the header's size.
+type Add func(h *tar.Header, content io.Reader) error
+
+// FromEntries is FromTar of what source adds. Each path comes once, a hard
+// link after what it points at; a directory may come after what is in it.
+func FromEntries(ctx context.Context, path string, opts Options, source func(Add) error) error {
+	return write(path, opts, func(w *tar.Writer) error {
+		buffer := make([]byte, 1<<20)
+		return source(func(h *tar.Header, content io.Reader) error {
+			return addEntry(w, h, artifact.Reader(ctx, content), buffer)
+		})
+	})
+}
+
+func write(path string, opts Options, source func(*tar.Writer) error) error {
 	if opts.MaxBytes == 0 {
 		opts.MaxBytes = defaultMaxBytes
 	}
@@ -47,8 +81,8 @@ func FromTar(ctx context.Context, r io.Reader, path string, opts Options) error 
 	}
 	defer os.Remove(out.Name())
 	defer out.Close()
-	if err := writeFromTar(artifact.Reader(ctx, r), out, opts); err != nil {
-		return fmt.Errorf("cannot make a file system of the tar stream: %w", err)
+	if err := convert(out, opts, source); err != nil {
+		return err
 	}
 	if err := errors.Join(out.Sync(), out.Close()); err != nil {
 		return err
@@ -56,33 +90,32 @@ func FromTar(ctx context.Context, r io.Reader, path string, opts Options) error 
 	return os.Rename(out.Name(), path)
 }
 
-// errConverted is what the cleaning side meets when the converter has ended.
+// errConverted is what the source meets when the converter has ended.
 var errConverted = errors.New("the conversion has ended")
 
-func writeFromTar(r io.Reader, out *os.File, opts Options) error {
-	last := func(string, int) bool { return true }
-	if !opts.Unique {
-		spool, index, err := spoolTar(r, filepath.Dir(out.Name()))
-		if err != nil {
-			return err
-		}
-		defer spool.Close()
-		r = spool
-		last = func(name string, i int) bool { return index[name] == i }
-	}
+// convert has the converter read, through a pipe, what source writes.
+func convert(out *os.File, opts Options, source func(*tar.Writer) error) error {
 	pr, pw := io.Pipe()
-	cleaned := make(chan error, 1)
+	sent := make(chan error, 1)
 	go func() {
-		err := cleanTar(r, pw, last)
+		buffered := bufio.NewWriterSize(pw, 1<<20)
+		w := tar.NewWriter(buffered)
+		err := source(w)
+		if err == nil {
+			err = w.Close()
+		}
+		if err == nil {
+			err = buffered.Flush()
+		}
 		pw.CloseWithError(err)
-		cleaned <- err
+		sent <- err
 	}()
 	sparse := &sparseFile{f: out}
 	err := tar2ext4.ConvertTarToExt4(pr, sparse, tar2ext4.MaximumDiskSize(opts.MaxBytes))
 	pr.CloseWithError(errConverted)
 	// Where both complain, the converter's error is the consequence.
-	if cleanErr := <-cleaned; cleanErr != nil && !errors.Is(cleanErr, errConverted) {
-		return cleanErr
+	if sourceErr := <-sent; sourceErr != nil && !errors.Is(sourceErr, errConverted) {
+		return sourceErr
 	}
 	if err != nil {
 		return err
@@ -129,14 +162,13 @@ func eachHeader(r io.Reader, note func(int, *tar.Header)) error {
 	}
 }
 
-// cleanTar copies the entries that are last for their path, with what the
-// converter gets wrong taken out of their headers.
-func cleanTar(r io.Reader, w io.Writer, last func(name string, i int) bool) error {
-	in, out := tar.NewReader(bufio.NewReaderSize(r, 1<<20)), tar.NewWriter(w)
+// cleanTar copies the entries that are last for their path.
+func cleanTar(r io.Reader, w *tar.Writer, last func(name string, i int) bool) error {
+	in := tar.NewReader(bufio.NewReaderSize(r, 1<<20))
 	for i := 0; ; i++ {
 		h, err := in.Next()
 		if err == io.EOF {
-			break
+			return nil
 		}
 		if err != nil {
 			return err
@@ -144,18 +176,32 @@ func cleanTar(r io.Reader, w io.Writer, last func(name string, i int) bool) erro
 		if h.Typeflag == tar.TypeXGlobalHeader || !last(cleanName(h.Name), i) {
 			continue
 		}
-		if err := cleanHeader(h); err != nil {
+		if err := addEntry(w, h, in, nil); err != nil {
 			return err
 		}
-		if err := out.WriteHeader(h); err != nil {
-			return fmt.Errorf("%s: %w", h.Name, err)
-		}
-		if _, err := io.Copy(out, in); err != nil {
-			return fmt.Errorf("%s: %w", h.Name, err)
-		}
 	}
-	return out.Close()
 }
+
+// addEntry writes an entry with what the converter gets wrong taken out of its
+// header.
+func addEntry(w *tar.Writer, h *tar.Header, content io.Reader, buffer []byte) error {
+	if err := cleanHeader(h); err != nil {
+		return err
+	}
+	if err := w.WriteHeader(h); err != nil {
+		return fmt.Errorf("%s: %w", h.Name, err)
+	}
+	if h.Typeflag != tar.TypeReg {
+		return nil
+	}
+	if _, err := io.CopyBuffer(onlyWriter{w}, content, buffer); err != nil {
+		return fmt.Errorf("%s: %w", h.Name, err)
+	}
+	return nil
+}
+
+// onlyWriter hides ReadFrom, which would not use the buffer.
+type onlyWriter struct{ io.Writer }
 
 func cleanHeader(h *tar.Header) error {
 	if escapes(h.Name) {
@@ -172,18 +218,17 @@ func cleanHeader(h *tar.Header) error {
 	default:
 		return fmt.Errorf("entry %q is of the unknown type %q", h.Name, h.Typeflag)
 	}
-	for key := range h.PAXRecords {
-		// ACLs are stored in another form on disk than in a tar; copied raw
-		// they make every later touch through an overlay fail.
-		if strings.HasPrefix(key, "SCHILY.xattr.system.posix_acl_") || strings.HasPrefix(key, "GNU.sparse.") {
-			delete(h.PAXRecords, key)
-		}
+	if err := cleanRecords(h); err != nil {
+		return err
 	}
 	//lint:ignore SA1019 the reader fills it in, and the writer would put the ACLs back from it
 	h.Xattrs = nil
 	h.Format = tar.FormatPAX
 	h.ModTime = clampTime(h.ModTime)
 	h.AccessTime, h.ChangeTime = h.ModTime, h.ModTime
+	if h.Uid < 0 || h.Uid > math.MaxUint32 || h.Gid < 0 || h.Gid > math.MaxUint32 {
+		return fmt.Errorf("entry %q belongs to %d:%d, which are no ids", h.Name, h.Uid, h.Gid)
+	}
 	return nil
 }
 

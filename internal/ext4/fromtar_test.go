@@ -118,6 +118,63 @@ func TestFromTarDropsACLsOnly(t *testing.T) {
 	}
 }
 
+// Of these five entries a named user and a named group keep their id on disk.
+func TestFromTarStoresACLsAsADiskHasThem(t *testing.T) {
+	acl := "\x02\x00\x00\x00" +
+		"\x01\x00\x06\x00\xff\xff\xff\xff" + "\x02\x00\x04\x00\xe8\x03\x00\x00" + "\x08\x00\x05\x00\x64\x00\x00\x00" +
+		"\x10\x00\x07\x00\xff\xff\xff\xff" + "\x20\x00\x00\x00\xff\xff\xff\xff"
+	path := mustFromTar(t, tarOf(t, entry{tar.Header{Name: "f", Typeflag: tar.TypeReg, Size: 1, PAXRecords: map[string]string{
+		"SCHILY.xattr.system.posix_acl_access": acl,
+		"SCHILY.xattr.trusted.overlay.opaque":  "y",
+		"SCHILY.xattr.user.k":                  "v",
+	}}, "x"}), Options{Unique: true})
+	got := debugfs(t, path, "ea_list /f")
+	want := "system.posix_acl_access (32) = 01 00 00 00 01 00 06 00 02 00 04 00 e8 03 00 00 08 00 05 00 64 00 00 00 10 00 07 00 20 00 00 00"
+	if !strings.Contains(got, want) || !strings.Contains(got, "user.k (1)") || strings.Contains(got, "overlay") {
+		t.Errorf("extended attributes:\n%s", got)
+	}
+}
+
+func TestFromEntriesTakesADirectoryAfterWhatIsInIt(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "fs.ext4")
+	err := FromEntries(context.Background(), path, Options{}, func(add Add) error {
+		for _, e := range []entry{file("d/f", "x"), {Header: tar.Header{Name: "d/", Typeflag: tar.TypeDir, Mode: 0o1777, Uid: 7}}, {Header: tar.Header{Name: "./", Typeflag: tar.TypeDir, Mode: 0o750}}} {
+			if err := add(&e.Header, strings.NewReader(e.content)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for request, want := range map[string]string{"stat /d": "Mode:  01777", "stat /": "Mode:  0750", "cat /d/f": "x"} {
+		if got := debugfs(t, path, request); !strings.Contains(got, want) {
+			t.Errorf("%s: no %q in:\n%s", request, want, got)
+		}
+	}
+}
+
+func TestFromTarRefusesWhatADiskCannotHold(t *testing.T) {
+	for name, c := range map[string]struct {
+		h    tar.Header
+		want string
+	}{
+		"owner":     {tar.Header{Name: "f", Typeflag: tar.TypeReg, Uid: 1 << 32}, `"f" belongs to 4294967296:0`},
+		"long key":  {tar.Header{Name: "f", Typeflag: tar.TypeReg, PAXRecords: map[string]string{"SCHILY.xattr.user." + strings.Repeat("k", 260): "v"}}, "a name of 265 bytes"},
+		"attribute": {tar.Header{Name: "f", Typeflag: tar.TypeReg, PAXRecords: map[string]string{"SCHILY.xattr.user.k": strings.Repeat("v", 5000)}}, "could not fit xattr user.k"},
+	} {
+		dir := t.TempDir()
+		err := FromTar(context.Background(), bytes.NewReader(tarOf(t, entry{Header: c.h})), filepath.Join(dir, "fs"), Options{Unique: true})
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if left, _ := os.ReadDir(dir); len(left) > 0 {
+			t.Errorf("%s: %s is left", name, left[0].Name())
+		}
+	}
+}
+
 func TestFromTarClampsTimesThatWouldBeWrittenWrong(t *testing.T) {
 	for _, c := range []struct{ in, want time.Time }{
 		{time.Date(1931, 1, 1, 0, 0, 0, 0, time.UTC), time.Unix(0, 0)},

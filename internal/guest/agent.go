@@ -27,6 +27,7 @@ type agent struct {
 	mu      sync.Mutex
 	env     []string // the image's
 	workDir string   // the image's
+	user    string   // who runs commands that name nobody; "" is root
 	ending  bool     // a shutdown began: nothing new is started
 }
 

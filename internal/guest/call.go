@@ -118,7 +118,7 @@ func (a *agent) clockStream(s *guestwire.Stream) {
 
 func (a *agent) setup(s guestwire.Setup) (guestwire.SetupResult, error) {
 	a.mu.Lock()
-	a.env, a.workDir = s.Env, s.WorkDir
+	a.env, a.workDir, a.user = s.Env, s.WorkDir, s.User
 	a.mu.Unlock()
 	failed, err := a.machine.setup(s)
 	if err != nil {

@@ -27,6 +27,9 @@ func (n *notRun) Error() string { return n.message }
 func (a *agent) start(s *guestwire.Stream, r guestwire.Exec) (*command, error) {
 	a.mu.Lock()
 	image, workDir, ending := a.env, a.workDir, a.ending
+	if r.User == "" {
+		r.User = a.user
+	}
 	a.mu.Unlock()
 	if ending {
 		return nil, failf("not_running", "cannot run %s: the guest is shutting down", r.Argv[0])

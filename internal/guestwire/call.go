@@ -29,6 +29,9 @@ type Setup struct {
 	// Network is what the guest's network card is set to: nil where it has
 	// none, or is to keep what it has. Since minor 3.
 	Network *Network `json:"network,omitempty"`
+
+	// User runs commands that name nobody; "" is root. Since minor 6.
+	User string `json:"user,omitempty"`
 }
 
 // Network is a guest's place: alone on a cable, at whose other end is the
@@ -51,7 +54,7 @@ func (s Setup) Append(b []byte) []byte {
 	}
 	b = appendList(b, s.Env)
 	b = appendInt64(appendInt64(b, s.TimeNanos), s.DiskBytes)
-	return s.Network.append(append(b, boolByte(s.Anybody)))
+	return appendString(s.Network.append(append(b, boolByte(s.Anybody))), s.User)
 }
 
 func (n *Network) append(b []byte) []byte {
@@ -85,6 +88,9 @@ func ParseSetup(b []byte) (Setup, error) {
 	s.TimeNanos, s.DiskBytes = d.int64(), d.int64()
 	s.Anybody = d.bool()
 	s.Network = d.network()
+	if len(d.b) > 0 {
+		s.User = d.string()
+	}
 	if d.bad {
 		return Setup{}, fmt.Errorf("%w: bad setup request", ErrProtocol)
 	}

@@ -55,7 +55,7 @@ package guestwire
 // Version of the wire. A newer minor only adds.
 const (
 	Major = 1
-	Minor = 5 // 1 has KindSetup and KindClock, 2 KindDial, 3 Setup.Network, 4 KindListeners, 5 KindListen, Exec.Program, Exit.Signal
+	Minor = 6 // 1 has KindSetup and KindClock, 2 KindDial, 3 Setup.Network, 4 KindListeners, 5 KindListen, Exec.Program, Exit.Signal, 6 Setup.User
 )
 
 // Limits of the wire.

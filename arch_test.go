@@ -31,15 +31,17 @@ var rooms = map[string][]string{
 	"banger/internal/guestbin":   {},
 	"banger/internal/guestlink":  {"banger", "internal/guestwire"},
 	"banger/internal/guestwire":  {},
-	"banger/internal/image":      {"banger", "internal/apt", "internal/artifact", "internal/ext4"},
+	"banger/internal/image":      {"banger", "internal/apt", "internal/artifact", "internal/ext4", "internal/oci", "internal/rootfs"},
 	"banger/internal/kernel":     {"banger", "internal/apt", "internal/artifact", "internal/ext4", "internal/kmod"},
 	"banger/internal/kmod":       {},
 	"banger/internal/layers":     {"banger", "internal/artifact", "internal/ext4"},
 	"banger/internal/patch":      {"banger", "internal/artifact"},
 	"banger/internal/loopback":   {"banger"},
+	"banger/internal/oci":        {"banger", "internal/artifact"},
 	"banger/internal/paths":      {},
 	"banger/internal/ports":      {"banger"},
 	"banger/internal/peer":       {},
+	"banger/internal/rootfs":     {"internal/artifact"},
 	"banger/internal/shim":       {"banger", "internal/guestlink", "internal/guestwire", "internal/layers", "internal/paths", "internal/peer", "internal/vmm", "internal/vnet"},
 	"banger/internal/sshconfig":  {},
 	"banger/internal/sshd":       {"banger", "internal/guestlink", "internal/guestwire"},
@@ -62,7 +64,7 @@ var rooms = map[string][]string{
 // the outside world.
 var owners = map[string][]string{
 	"database/sql":                     {"banger/internal/store"},
-	"net/http":                         {"banger/client", "banger/internal/daemon"},
+	"net/http":                         {"banger/client", "banger/internal/daemon", "banger/internal/oci"},
 	"modernc.org/sqlite":               {"banger/internal/store"},
 	"github.com/danielgtaylor/huma/v2": {"banger/internal/daemon"},
 	"golang.org/x/crypto/ssh":          {"banger/internal/sshd", "banger/internal/sshkeys"},
@@ -72,6 +74,7 @@ var owners = map[string][]string{
 		"banger/internal/apt", "banger/internal/image", "banger/internal/kernel", "banger/internal/ext4", "banger/internal/artifact", // the host's package tools
 		"banger/internal/workspace", // git
 		"banger/internal/sshconfig", // where the host's ssh is
+		"banger/internal/oci",       // credential helpers
 		"banger/internal/doctor", "banger/internal/bench", "banger/test/world",
 	},
 }

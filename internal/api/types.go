@@ -69,6 +69,8 @@ type CreateVM struct {
 	Ephemeral bool     `json:"ephemeral,omitempty" doc:"goes when its owner's stream ends"`
 	Start     bool     `json:"start,omitempty" doc:"start it and wait until its shim answers; the guest may still be booting"`
 	Wait      bool     `json:"wait,omitempty" doc:"with start: wait until the guest is ready too"`
+
+	Access banger.Access `json:"access,omitzero" doc:"to pull the image with"`
 }
 
 // StartVM starts a VM.
@@ -185,7 +187,15 @@ type Image struct {
 	Source     string    `json:"source"`
 	RootfsPath string    `json:"rootfs_path"`
 	SizeBytes  int64     `json:"size_bytes"`
-	BuildSize  string    `json:"build_size,omitempty"`
+	BuildSize  string    `json:"build_size,omitempty" doc:"least disk size of its VMs"`
+	Kernel     string    `json:"kernel,omitempty" doc:"digest of the kernel its VMs boot where none is asked for"`
+	Ref        string    `json:"ref,omitempty" doc:"of an image of a registry"`
+	Manifest   string    `json:"manifest,omitempty" doc:"its digest"`
+	Env        []string  `json:"env,omitempty" doc:"of commands run in it"`
+	WorkDir    string    `json:"work_dir,omitempty"`
+	User       string    `json:"user,omitempty" doc:"who runs commands that name nobody; empty is root"`
+	Entrypoint []string  `json:"entrypoint,omitempty" doc:"only shown: nothing runs it"`
+	Cmd        []string  `json:"cmd,omitempty" doc:"only shown: nothing runs it"`
 	UsedBy     []string  `json:"used_by" doc:"names of VMs"`
 	CreatedAt  time.Time `json:"created_at"`
 	UpdatedAt  time.Time `json:"updated_at"`
@@ -195,10 +205,24 @@ type Image struct {
 func (i Image) RefID() string   { return i.ID }
 func (i Image) RefName() string { return i.Name }
 
-// PullImage asks for an image of the catalogue.
+// PullImage asks for an image of the catalogue or of a registry.
 type PullImage struct {
-	Ref   string `json:"ref" minLength:"1"`
-	Force bool   `json:"force,omitempty" doc:"build it again"`
+	Ref     string `json:"ref" minLength:"1"`
+	Name    string `json:"name,omitempty" doc:"default: made of the reference"`
+	Size    string `json:"size,omitempty" doc:"least disk size of its VMs"`
+	OwnUser bool   `json:"own_user,omitempty" doc:"commands run as the user the image names, not as root"`
+	Force   bool   `json:"force,omitempty" doc:"get it again"`
+	ImageKernel
+	Access banger.Access `json:"access,omitzero"`
+}
+
+// ImageKernel is what an image's VMs boot: a kernel of the store, or one taken
+// from files by absolute path. Without either it is the configured one.
+type ImageKernel struct {
+	KernelRef string `json:"kernel_ref,omitempty"`
+	Kernel    string `json:"kernel,omitempty"`
+	Initrd    string `json:"initrd,omitempty" doc:"only recorded"`
+	Modules   string `json:"modules,omitempty"`
 }
 
 // PruneCache removes what can be made again.

@@ -56,7 +56,7 @@ func (o *benchOptions) run(ctx context.Context, c *client.Client) error {
 	p := o.app.progress()
 	defer p.end()
 	name := "bench-" + banger.ShortID(banger.NewID())
-	vm, err := c.CreateVM(ctx, api.CreateVM{Name: name, Image: o.image, Ephemeral: true, Start: true}, p.watch)
+	vm, err := c.CreateVM(ctx, api.CreateVM{Name: name, Image: o.image, Ephemeral: true, Start: true, Access: access()}, p.watch)
 	if err != nil {
 		return err
 	}

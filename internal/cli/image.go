@@ -87,35 +87,6 @@ func newImageShow(a *app) *cobra.Command {
 	return cmd
 }
 
-func newImagePull(a *app) *cobra.Command {
-	var req api.PullImage
-	cmd := &cobra.Command{
-		Use:   "pull <image>",
-		Short: "Get an image of the catalogue",
-		Long: `Get an image of the catalogue, so that VMs can boot from it. debian-bookworm is built from the
-host's own package sources. What is there is kept, unless --force is given.`,
-		Example:           `  banger image pull debian-bookworm`,
-		Args:              exactly("image"),
-		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			req.Ref = args[0]
-			return a.with(cmd, func(ctx context.Context, c *client.Client) error {
-				p := a.progress()
-				defer p.end()
-				image, err := c.PullImage(ctx, req, p.watch)
-				if err != nil {
-					return err
-				}
-				a.say("%s is ready after %s (%s)", image.Name, elapsed(p.end()), banger.ApproxSize(image.SizeBytes))
-				_, err = fmt.Fprintln(a.Out, image.Name)
-				return err
-			})
-		},
-	}
-	cmd.Flags().BoolVar(&req.Force, "force", false, "build it again")
-	return cmd
-}
-
 func newImageDelete(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:               "delete <image>...",

@@ -163,7 +163,12 @@ func checkImport(req *api.ImportKernel) error {
 	case req.From != "" && (req.Vmlinuz != "" || req.Modules != ""):
 		return badUsage("--from stands for both --vmlinuz and --modules")
 	}
-	for _, path := range []*string{&req.From, &req.Vmlinuz, &req.Modules} {
+	return makeAbsolute(&req.From, &req.Vmlinuz, &req.Modules)
+}
+
+// makeAbsolute makes paths absolute where they are given.
+func makeAbsolute(paths ...*string) error {
+	for _, path := range paths {
 		if *path == "" {
 			continue
 		}

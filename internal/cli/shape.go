@@ -44,6 +44,7 @@ func (f *shapeFlags) register(a *app, cmd *cobra.Command) {
 func (f *shapeFlags) request(cmd *cobra.Command) (api.CreateVM, error) {
 	req := api.CreateVM{
 		Name: f.name, Image: f.image, VCPU: f.vcpu, Allow: f.allow, Publish: f.publish, Cold: f.cold, Init: f.init,
+		Access: access(),
 	}
 	if f.init != banger.InitAgent && f.init != banger.InitSystemd {
 		return req, badUsage("bad --init %q: it must be agent or systemd", f.init)

@@ -44,9 +44,9 @@ func TestPullsOfOneImageGiveTheSame(t *testing.T) {
 	if all, err := h.client.Images(t.Context()); err != nil || len(all) != 1 {
 		t.Errorf("images: %v %v", all, err)
 	}
-	_, err := h.client.PullImage(t.Context(), api.PullImage{Ref: "nothing"}, nil)
-	if banger.CodeOf(err) != banger.NotFound {
-		t.Errorf("an image the catalogue lacks: %v", err)
+	_, err := h.client.PullImage(t.Context(), api.PullImage{Ref: "No Reference"}, nil)
+	if banger.CodeOf(err) != banger.BadRequest {
+		t.Errorf("what is no reference: %v", err)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"banger/internal/guestbin"
 	"banger/internal/image"
 	"banger/internal/kernel"
+	"banger/internal/oci"
 	"banger/internal/shim"
 	"banger/internal/sshkeys"
 	"banger/internal/store"
@@ -42,8 +43,8 @@ func (d *daemon) compose(ctx context.Context, log io.Writer, vms func(*daemon) v
 		return nil, err
 	}
 	d.rows = rows
-	d.images = &images{store: rows, builder: image.Builder{Dir: d.dirs.Images()}, dirs: d.dirs}
 	d.keys = &sshkeys.Keys{Dirs: d.dirs}
+	d.images = &images{store: rows, builder: image.Builder{Dir: d.dirs.Images(), Cache: oci.Cache{Dir: d.dirs.OCI()}}, dirs: d.dirs}
 	d.kernels = kernel.NewStore(d.dirs.Kernels(), d.dirs.Downloads())
 	// Not the executable's path, which may lead to a newer file by now.
 	shims := &shim.Starter{Exe: "/proc/self/exe", Args: []string{"shim"}}

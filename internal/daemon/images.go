@@ -9,6 +9,7 @@ import (
 	"banger"
 	"banger/internal/api"
 	"banger/internal/image"
+	"banger/internal/oci"
 	"banger/internal/paths"
 	"banger/internal/store"
 	"banger/internal/vm"
@@ -19,13 +20,14 @@ type images struct {
 	store   *store.Store
 	builder image.Builder
 	dirs    paths.Dirs
+	names   turns // of those that are being made or deleted
 }
 
 // Ensure implements vm.Images.
-func (i *images) Ensure(ctx context.Context, ref string, stage func(string)) (vm.Image, error) {
+func (i *images) Ensure(ctx context.Context, ref string, access banger.Access, stage func(string)) (vm.Image, error) {
 	row, err := i.find(ctx, ref)
-	if banger.CodeOf(err) == banger.NotFound && inCatalogue(ref) {
-		row, err = i.pull(ctx, ref, stage)
+	if banger.CodeOf(err) == banger.NotFound && (inCatalogue(ref) || fromRegistry(ref)) {
+		row, err = i.pull(ctx, pull{ref: ref, PullRequest: image.PullRequest{Access: access}}, stage)
 	}
 	if err != nil {
 		return vm.Image{}, err
@@ -46,8 +48,8 @@ func (i *images) load(row banger.Image) (vm.Image, error) {
 	if !row.Managed {
 		return vm.Image{Image: row}, nil
 	}
-	_, record, err := image.Load(row.ArtifactDir)
-	return vm.Image{Image: row, Digest: record.Digest, Env: record.Env}, err
+	_, r, err := image.Load(row.ArtifactDir)
+	return vm.Image{Image: row, Digest: r.Digest, Env: r.Env, WorkDir: r.WorkDir, User: r.User, Kernel: r.Kernel}, err
 }
 
 func inCatalogue(name string) bool {
@@ -59,6 +61,12 @@ func inCatalogue(name string) bool {
 	return false
 }
 
+// fromRegistry says whether ref can be meant for a registry.
+func fromRegistry(ref string) bool {
+	_, err := oci.Parse(ref)
+	return err == nil
+}
+
 func (i *images) find(ctx context.Context, ref string) (banger.Image, error) {
 	all, err := i.store.Images(ctx)
 	if err != nil {
@@ -67,22 +75,20 @@ func (i *images) find(ctx context.Context, ref string) (banger.Image, error) {
 	return banger.Resolve("image", ref, all)
 }
 
-// pull builds an image of the catalogue and writes its row. Of several at
-// once one builds and the others wait for it.
-func (i *images) pull(ctx context.Context, name string, stage func(string)) (banger.Image, error) {
-	built, err := i.builder.Build(ctx, name, stage)
-	if err != nil {
-		return banger.Image{}, err
+// delete removes an image nothing uses, and that nobody is about to make.
+func (i *images) delete(ctx context.Context, row banger.Image) error {
+	done, _ := i.names.try(row.Name)
+	if done == nil {
+		return banger.Errorf(banger.Busy, "cannot delete the image %s: another operation on it is under way", row.Name).
+			Hint("try again when that is done")
 	}
-	if err := i.store.UpsertImage(ctx, built); err != nil {
-		return banger.Image{}, err
-	}
-	return i.store.Image(ctx, built.ID)
+	defer done()
+	return i.remove(ctx, row)
 }
 
-// delete removes an image nothing uses: the row first, which the store
-// refuses while a VM refers to it, then the directory.
-func (i *images) delete(ctx context.Context, row banger.Image) error {
+// remove is delete by whoever has the name's turn: the row first, which the
+// store refuses while a VM refers to it, then the directory.
+func (i *images) remove(ctx context.Context, row banger.Image) error {
 	users, err := i.store.VMsUsingImage(ctx, row.ID)
 	if err != nil {
 		return err
@@ -174,26 +180,6 @@ func (d *daemon) deleteImage(ctx context.Context, in *ofRef) error {
 	return d.images.delete(ctx, row)
 }
 
-func (d *daemon) pullImage(_ context.Context, in *given[api.PullImage]) (job, error) {
-	ask := in.Body
-	if !inCatalogue(ask.Ref) {
-		return job{}, banger.Errorf(banger.NotFound, "cannot pull the image %s: the catalogue has none of that name", ask.Ref).
-			Hint("banger image pull %s", banger.DefaultImage)
-	}
-	return job{ask.Ref, func(ctx context.Context, op *operation) (any, error) {
-		if row, err := d.images.store.ImageByName(ctx, ask.Ref); err == nil && ask.Force {
-			if err := d.images.delete(ctx, row); err != nil {
-				return nil, banger.Wrap(err, "cannot build the image %s again", ask.Ref)
-			}
-		}
-		row, err := d.images.pull(ctx, ask.Ref, op.Stage)
-		if err != nil {
-			return nil, err
-		}
-		return d.describeImage(ctx, row)
-	}}, nil
-}
-
 func shownImage(row banger.Image, users []string) api.Image {
 	out := api.Image{
 		ID: row.ID, Name: row.Name, Managed: row.Managed, RootfsPath: row.RootfsPath,
@@ -202,6 +188,9 @@ func shownImage(row banger.Image, users []string) api.Image {
 	// An image whose directory is gone can still be listed and deleted.
 	if _, record, err := image.Load(row.ArtifactDir); row.Managed && err == nil {
 		out.Digest, out.Source, out.SizeBytes = "sha256:"+record.Digest, record.Source, record.SizeBytes
+		out.Env, out.WorkDir, out.User = record.Env, record.WorkDir, record.User
+		out.Entrypoint, out.Cmd = record.Entrypoint, record.Cmd
+		out.Kernel, out.Ref, out.Manifest = record.Kernel, record.Ref, record.Manifest
 	}
 	return out
 }

@@ -42,7 +42,7 @@ func (d *daemon) routes(r huma.API) {
 	get(r, d, "/images", "image.list", "List all images", d.listImages)
 	get(r, d, "/images/{ref}", "image.show", "Show an image", d.showImage)
 	remove(r, d, "/images/{ref}", "image.delete", "Delete an image nothing uses", d.deleteImage)
-	stream[api.Image](r, d, "/images/pull", "image.pull", "Get an image of the catalogue", d.pullImage)
+	stream[api.Image](r, d, "/images/pull", "image.pull", "Get an image of the catalogue or of a registry", d.pullImage)
 
 	post(r, d, "/images/cache/prune", "image.cache.prune", "Remove what can be made again and nothing uses", d.pruneCache)
 

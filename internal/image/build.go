@@ -9,19 +9,21 @@ import (
 
 	"banger"
 	"banger/internal/artifact"
+	"banger/internal/oci"
 )
 
-// Builder makes the images of the catalogue in a directory that holds one
-// directory per image, named by its id. Several processes may use one; names
-// that begin with a dot are its own.
+// Builder makes images in a directory that holds one directory per image,
+// named by its id. Several processes may use one; names that begin with a dot
+// are its own.
 type Builder struct {
-	Dir string
+	Dir   string
+	Cache oci.Cache // of layers
 }
 
-// Build gives the image of that name, which it makes unless Dir holds it
-// already. Two calls for one name make it once. A cancelled or failed build
-// leaves nothing; what a crash left goes with the next build. progress, which
-// may be nil, is told of each stage.
+// Build gives the image of the catalogue of that name, which it makes unless
+// Dir holds it already. Two calls for one name make it once. A cancelled or
+// failed build leaves nothing; what a crash left goes with the next build.
+// progress, which may be nil, is told of each stage.
 func (b Builder) Build(ctx context.Context, name string, progress func(stage string)) (banger.Image, error) {
 	if progress == nil {
 		progress = func(string) {}
@@ -33,45 +35,26 @@ func (b Builder) Build(ctx context.Context, name string, progress func(stage str
 		return banger.Image{}, banger.Errorf(banger.NotFound, "cannot build the image %s: the catalogue has none of that name", name).
 			Hint("banger image pull %s", banger.DefaultImage)
 	}
-	lock, err := artifact.LockFile(ctx, filepath.Join(b.Dir, ".lock-"+name))
-	if err != nil {
-		return banger.Image{}, cancelled(ctx, err)
-	}
-	defer artifact.Unlock(lock)
-	if img, found := b.find(name); found {
-		return img, nil
-	}
-	img, err := b.build(ctx, name, lock, progress)
+	img, err := b.once(ctx, name, func(Record) bool { return true }, func(dir string, lock *os.File) (Record, error) {
+		packages, err := buildDebian(ctx, debianBookworm, dir, lock, progress)
+		progress("computing the digest")
+		return Record{Source: debianBookworm.source, Env: debianBookworm.env, Packages: packages}, err
+	})
 	return img, banger.Wrap(cancelled(ctx, err), "cannot build the image %s", name)
 }
 
-// cancelled makes what follows from an ended context say so.
-func cancelled(ctx context.Context, err error) error {
-	if err != nil && ctx.Err() != nil {
-		return banger.Errorf(banger.Cancelled, "it was cancelled: %w", ctx.Err())
-	}
-	return err
-}
-
-func (b Builder) find(name string) (banger.Image, bool) {
-	entries, err := os.ReadDir(b.Dir)
+// once gives the image of that name that is wanted, or has make make it in a
+// directory of its own.
+func (b Builder) once(ctx context.Context, name string, wanted func(Record) bool, make func(dir string, lock *os.File) (Record, error)) (banger.Image, error) {
+	lock, err := artifact.LockFile(ctx, filepath.Join(b.Dir, ".lock-"+name))
 	if err != nil {
-		return banger.Image{}, false
+		return banger.Image{}, err
 	}
-	for _, e := range entries {
-		if !banger.IsID(e.Name()) {
-			continue
-		}
-		if img, r, err := Load(filepath.Join(b.Dir, e.Name())); err == nil && r.Name == name {
-			return img, true
-		}
+	defer artifact.Unlock(lock)
+	if img, found := b.find(name, wanted); found {
+		return img, nil
 	}
-	return banger.Image{}, false
-}
-
-// build makes the image in a directory named for it; the lock is held, so
-// whatever lies there is left from a crash.
-func (b Builder) build(ctx context.Context, name string, lock *os.File, progress func(string)) (banger.Image, error) {
+	// The lock is held, so whatever lies there is left from a crash.
 	dir, err := filepath.Abs(filepath.Join(b.Dir, ".build-"+name)) // mmdebstrap runs elsewhere
 	if err != nil {
 		return banger.Image{}, err
@@ -83,21 +66,40 @@ func (b Builder) build(ctx context.Context, name string, lock *os.File, progress
 		return banger.Image{}, err
 	}
 	defer clearBuild(dir)
-	packages, err := buildDebian(ctx, debianBookworm, dir, lock, progress)
+	r, err := make(dir, lock)
 	if err != nil {
 		return banger.Image{}, err
 	}
-	progress("computing the digest")
-	r := Record{
-		ID: banger.NewID(), Name: name, Source: debianBookworm.source,
-		CreatedAt: time.Now().UTC().Truncate(time.Second),
-		Env:       debianBookworm.env, Packages: packages,
-	}
+	r.ID, r.Name, r.CreatedAt = banger.NewID(), name, time.Now().UTC().Truncate(time.Second)
 	if err := b.publish(ctx, dir, r); err != nil {
 		return banger.Image{}, err
 	}
 	img, _, err := Load(filepath.Join(b.Dir, r.ID))
 	return img, err
+}
+
+// cancelled makes what follows from an ended context say so.
+func cancelled(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil {
+		return banger.Errorf(banger.Cancelled, "it was cancelled: %w", ctx.Err())
+	}
+	return err
+}
+
+func (b Builder) find(name string, wanted func(Record) bool) (banger.Image, bool) {
+	entries, err := os.ReadDir(b.Dir)
+	if err != nil {
+		return banger.Image{}, false
+	}
+	for _, e := range entries {
+		if !banger.IsID(e.Name()) {
+			continue
+		}
+		if img, r, err := Load(filepath.Join(b.Dir, e.Name())); err == nil && r.Name == name && wanted(r) {
+			return img, true
+		}
+	}
+	return banger.Image{}, false
 }
 
 // publish completes the record and moves the image to its place.

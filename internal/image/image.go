@@ -5,6 +5,7 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -26,13 +27,24 @@ const (
 // Record is image.json: what a managed image is, kept beside its file.
 type Record struct {
 	ID        string    `json:"id"`
-	Name      string    `json:"name"` // when it was built; a row may call it otherwise
+	Name      string    `json:"name"` // when it was made; a row may call it otherwise
 	Digest    string    `json:"digest"`
 	Source    string    `json:"source"` // where it came from, for people
 	SizeBytes int64     `json:"size_bytes"`
 	CreatedAt time.Time `json:"created_at"`
-	Env       []string  `json:"env"` // of commands run in it
-	Packages  int       `json:"packages"`
+	Packages  int       `json:"packages,omitempty"`
+	BuildSize string    `json:"build_size,omitempty"` // least disk size of its VMs
+	Kernel    string    `json:"kernel,omitempty"`     // digest of the kernel its VMs boot, where it has one of its own
+
+	Env        []string `json:"env"` // of commands run in it
+	WorkDir    string   `json:"work_dir,omitempty"`
+	User       string   `json:"user,omitempty"`       // who runs commands, where that is not root
+	Entrypoint []string `json:"entrypoint,omitempty"` // for people to see: nothing runs it
+	Cmd        []string `json:"cmd,omitempty"`
+
+	Ref      string   `json:"ref,omitempty"`      // of an image of a registry
+	Manifest string   `json:"manifest,omitempty"` // its digest
+	Layers   []string `json:"layers,omitempty"`   // digests, the lowest first
 }
 
 // Entry is one image of the catalogue: what Build can make.
@@ -67,7 +79,7 @@ func Load(dir string) (banger.Image, Record, error) {
 	return banger.Image{
 		ID: r.ID, Name: r.Name, Managed: true, ArtifactDir: dir,
 		RootfsPath: filepath.Join(dir, rootfsFile),
-		BuildSize:  banger.FormatSize(banger.MinDisk), // the root is not on the VM's disk
+		BuildSize:  cmp.Or(r.BuildSize, banger.FormatSize(banger.MinDisk)), // the root is not on the VM's disk
 		CreatedAt:  r.CreatedAt, UpdatedAt: r.CreatedAt,
 	}, r, nil
 }

@@ -133,6 +133,9 @@ func (d Dirs) Exports() string { return filepath.Join(d.Cache, "exports") }
 // Applies holds a journal for each patch that is being applied to a tree.
 func (d Dirs) Applies() string { return filepath.Join(d.State, "applies") }
 
+// OCI caches layers of images by digest.
+func (d Dirs) OCI() string { return filepath.Join(d.Cache, "oci") }
+
 // Templates holds a directory per saved machine that VMs are forked from.
 func (d Dirs) Templates() string { return filepath.Join(d.Cache, "templates") }
 

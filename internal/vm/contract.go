@@ -17,7 +17,7 @@ import (
 // Create is what a new VM is asked to be. Zero values mean the default.
 type Create struct {
 	Name      string
-	Image     string // name or id; pulled when it is of the catalogue and missing
+	Image     string // name, id or a reference; pulled when it is missing
 	Kernel    string
 	VCPU      int
 	MemoryMiB int64
@@ -30,6 +30,7 @@ type Create struct {
 	Ephemeral bool
 	Start     bool
 	Wait      bool
+	Access    banger.Access // to pull the image with
 }
 
 // Set is what a VM is to become. What is zero or nil stays.

@@ -73,11 +73,11 @@ func (m *Manager) config(p Progress) (config.Config, error) {
 
 // prepare gets what a VM is made of and must be there before the VM is.
 func (m *Manager) prepare(ctx context.Context, c Create, cfg config.Config, vm *banger.VM, p Progress) (Image, error) {
-	kernel, err := m.kernel(ctx, or(c.Kernel, cfg.DefaultKernel), p)
+	image, err := m.Images.Ensure(ctx, or(c.Image, cfg.DefaultImage), c.Access, p.Stage)
 	if err != nil {
 		return Image{}, err
 	}
-	image, err := m.Images.Ensure(ctx, or(c.Image, cfg.DefaultImage), p.Stage)
+	kernel, err := m.kernel(ctx, or(or(c.Kernel, image.Kernel), cfg.DefaultKernel), p)
 	if err != nil {
 		return Image{}, err
 	}

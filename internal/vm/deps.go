@@ -64,13 +64,15 @@ type Image struct {
 	Digest  string   // sha256 of the root file system, hex
 	Env     []string // KEY=VALUE
 	WorkDir string
+	User    string // who runs commands that name nobody; "" is root
+	Kernel  string // digest of the kernel its VMs boot; "" is the configured one
 }
 
 // Images finds images, and gets those that are missing.
 type Images interface {
-	// Ensure finds an image by reference and gets one of the catalogue that
-	// is missing; stage hears what it does.
-	Ensure(ctx context.Context, ref string, stage func(string)) (Image, error)
+	// Ensure finds an image by reference, and gets one of the catalogue or of
+	// a registry that is missing; stage hears what it does.
+	Ensure(ctx context.Context, ref string, access banger.Access, stage func(string)) (Image, error)
 	// Image is the image with this id.
 	Image(ctx context.Context, id string) (Image, error)
 }

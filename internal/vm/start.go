@@ -185,7 +185,7 @@ func (m *Manager) describe(ctx context.Context, row banger.VM, image Image, cfg 
 		Network: network,
 		Setup: guestwire.Setup{
 			Hostname: row.Name, MachineID: row.ID, GuestIP: row.GuestIP,
-			Image: identify(image), Env: image.Env, WorkDir: image.WorkDir, DiskBytes: row.Spec.DiskBytes,
+			Image: identify(image), Env: image.Env, WorkDir: image.WorkDir, User: image.User, DiskBytes: row.Spec.DiskBytes,
 		},
 	}
 	b.spec = templateOf(image, kernel, digest, row.Spec.Init, machine, b.launch)

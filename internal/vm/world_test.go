@@ -215,7 +215,7 @@ var testImage = Image{
 
 type fakeImages struct{ *world }
 
-func (f fakeImages) Ensure(_ context.Context, ref string, stage func(string)) (Image, error) {
+func (f fakeImages) Ensure(_ context.Context, ref string, _ banger.Access, stage func(string)) (Image, error) {
 	stage("image " + ref)
 	return testImage, f.imageErr
 }

@@ -1,0 +1,148 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+
+	"banger"
+	"banger/internal/api"
+	"banger/internal/image"
+	"banger/internal/kernel"
+	"banger/internal/oci"
+)
+
+// pull is an image to get.
+type pull struct {
+	ref   string // of the catalogue, else of a registry
+	force bool   // in place of what is there
+	kernelFiles
+	image.PullRequest
+}
+
+// kernelFiles are a person's files of a kernel, recorded as they were given.
+type kernelFiles struct{ kernel, initrd, modules string }
+
+// complete settles what the image is called and where it comes from.
+func (p *pull) complete() (err error) {
+	if inCatalogue(p.ref) {
+		p.Name = cmp.Or(p.Name, p.ref)
+		if p.Name != p.ref || p.BuildSize != "" || p.Kernel != "" || p.OwnUser {
+			return banger.Errorf(banger.BadRequest, "cannot pull the image %s otherwise than as it is: it is of the catalogue", p.ref).
+				Hint("banger image pull %s", p.ref)
+		}
+		return nil
+	}
+	if p.Ref, err = oci.Parse(p.ref); err != nil {
+		return err
+	}
+	p.Name = cmp.Or(p.Name, p.Ref.ImageName())
+	return banger.ValidateImageName(p.Name)
+}
+
+// pull gets an image and writes its row. Of several at once for one name one
+// does the work, and the others wait for it and find it done.
+func (i *images) pull(ctx context.Context, p pull, stage func(string)) (banger.Image, error) {
+	if err := p.complete(); err != nil {
+		return banger.Image{}, err
+	}
+	done, err := i.names.take(ctx, p.Name)
+	if err != nil {
+		return banger.Image{}, err
+	}
+	defer done()
+	old, err := i.store.ImageByName(ctx, p.Name)
+	switch {
+	case err == nil && !p.force:
+		return old, i.checkSame(p, old)
+	case err == nil:
+		if err := i.remove(ctx, old); err != nil {
+			return banger.Image{}, banger.Wrap(err, "cannot pull the image %s again", p.Name)
+		}
+	case banger.CodeOf(err) != banger.NotFound:
+		return banger.Image{}, err
+	}
+	return i.make(ctx, p, stage)
+}
+
+// checkSame refuses a name that stands for something else already.
+func (i *images) checkSame(p pull, there banger.Image) error {
+	_, record, err := image.Load(there.ArtifactDir)
+	if inCatalogue(p.ref) || there.Managed && err == nil && record.Ref == p.Ref.String() {
+		return nil
+	}
+	return banger.Errorf(banger.AlreadyExists, "cannot pull the image %s as %s: there is another image of that name (%s)", p.ref, p.Name, cmp.Or(record.Source, there.RootfsPath)).
+		Hint("banger image pull %s --name OTHER", p.ref)
+}
+
+func (i *images) make(ctx context.Context, p pull, stage func(string)) (banger.Image, error) {
+	var built banger.Image
+	var err error
+	if inCatalogue(p.ref) {
+		built, err = i.builder.Build(ctx, p.ref, stage)
+	} else {
+		built, err = i.builder.Pull(ctx, p.PullRequest, stage)
+	}
+	if err != nil {
+		return banger.Image{}, err
+	}
+	built.KernelPath, built.InitrdPath, built.ModulesDir = p.kernel, p.initrd, p.modules
+	if err := i.store.UpsertImage(ctx, built); err != nil {
+		return banger.Image{}, err
+	}
+	return i.store.Image(ctx, built.ID)
+}
+
+func (d *daemon) pullImage(_ context.Context, in *given[api.PullImage]) (job, error) {
+	ask := in.Body
+	p := pull{ref: ask.Ref, force: ask.Force, PullRequest: image.PullRequest{Name: ask.Name, Access: ask.Access, OwnUser: ask.OwnUser}}
+	var err error
+	if p.BuildSize, err = buildSize(ask.Size); err != nil {
+		return job{}, err
+	}
+	if err := p.complete(); err != nil {
+		return job{}, err
+	}
+	return job{ask.Ref, func(ctx context.Context, op *operation) (any, error) {
+		if p.Kernel, p.kernelFiles, err = d.kernelOf(ctx, p.Name, ask.ImageKernel, op.Stage); err != nil {
+			return nil, err
+		}
+		row, err := d.images.pull(ctx, p, op.Stage)
+		if err != nil {
+			return nil, err
+		}
+		return d.describeImage(ctx, row)
+	}}, nil
+}
+
+// buildSize is a size in the form it is recorded in.
+func buildSize(size string) (string, error) {
+	if size == "" {
+		return "", nil
+	}
+	bytes, err := banger.ParseSize(size)
+	if err == nil {
+		err = banger.ValidateDiskSize(bytes)
+	}
+	if err != nil {
+		return "", err
+	}
+	return banger.FormatSize(bytes), nil
+}
+
+// kernelOf gives the digest of the kernel an image is to be booted with, taken
+// in from files where those were named.
+func (d *daemon) kernelOf(ctx context.Context, image string, ask api.ImageKernel, stage func(string)) (string, kernelFiles, error) {
+	files := kernelFiles{ask.Kernel, ask.Initrd, ask.Modules}
+	switch {
+	case ask.KernelRef != "" && files != (kernelFiles{}):
+		return "", files, banger.Errorf(banger.BadRequest, "cannot take a kernel of the store and files of another")
+	case ask.KernelRef != "":
+		k, err := d.kernels.Get(ask.KernelRef)
+		return k.Digest, kernelFiles{k.VmlinuzPath, "", k.ModulesPath}, err
+	case files == (kernelFiles{}):
+		return "", files, nil
+	}
+	stage("import the kernel")
+	k, err := d.kernels.Import(ctx, kernel.ImportRequest{Name: image, Vmlinuz: ask.Kernel, Modules: ask.Modules})
+	return k.Digest, files, err
+}

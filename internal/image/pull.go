@@ -1,0 +1,128 @@
+package image
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sync/errgroup"
+
+	"banger"
+	"banger/internal/oci"
+	"banger/internal/rootfs"
+)
+
+// PullRequest says what to get from a registry.
+type PullRequest struct {
+	Ref       oci.Ref
+	Name      string // of the image
+	Access    banger.Access
+	BuildSize string
+	Kernel    string // digest, or ""
+	OwnUser   bool   // commands run as the user the image names, not as root
+}
+
+// Pull makes an image of one of a registry. Whatever the name stood for
+// before, it gives the same image twice only if the reference is the same one.
+func (b Builder) Pull(ctx context.Context, req PullRequest, progress func(stage string)) (banger.Image, error) {
+	if err := banger.ValidateImageName(req.Name); err != nil {
+		return banger.Image{}, err
+	}
+	same := func(r Record) bool { return r.Ref == req.Ref.String() && r.Kernel == req.Kernel }
+	img, err := b.once(ctx, req.Name, same, func(dir string, _ *os.File) (Record, error) {
+		return b.pull(ctx, req, dir, progress)
+	})
+	return img, banger.Wrap(cancelled(ctx, err), "cannot pull the image %s", req.Ref)
+}
+
+func (b Builder) pull(ctx context.Context, req PullRequest, dir string, progress func(string)) (Record, error) {
+	progress("ask " + req.Ref.Context().RegistryStr() + " for " + req.Ref.String())
+	found, err := oci.Find(ctx, req.Ref, req.Access, b.Cache)
+	if err != nil {
+		return Record{}, err
+	}
+	err = b.join(ctx, found, dir, progress)
+	if banger.CodeOf(err) == banger.Conflict {
+		err = b.join(ctx, found, dir, progress) // the cache has lost what was damaged
+	}
+	if err != nil {
+		return Record{}, fileError(err)
+	}
+	progress("compute the digest")
+	return describe(found, req), nil
+}
+
+// join writes the file system that the layers make.
+func (b Builder) join(ctx context.Context, found *oci.Image, dir string, progress func(string)) error {
+	tree := rootfs.New(dir, rootfs.Default)
+	defer tree.Close()
+	if err := b.unpack(ctx, found, tree, progress); err != nil {
+		return err
+	}
+	progress("write the file system")
+	return writeTree(ctx, tree, filepath.Join(dir, rootfsFile))
+}
+
+// ahead is how many layers are fetched at a time.
+const ahead = 3
+
+// unpack replays layers as they come: the next ones are on their way while one
+// is read.
+func (b Builder) unpack(ctx context.Context, found *oci.Image, tree *rootfs.Tree, progress func(string)) error {
+	fetching, fetch := errgroup.WithContext(ctx)
+	fetching.SetLimit(ahead + 1)
+	here := make([]chan struct{}, len(found.Layers))
+	for i := range here {
+		here[i] = make(chan struct{})
+	}
+	fetching.Go(func() error { return b.replay(fetch, found, here, tree, progress) })
+	for i, l := range found.Layers {
+		fetching.Go(func() error {
+			if err := found.Fetch(fetch, b.Cache, l); err != nil {
+				return err
+			}
+			close(here[i])
+			return nil
+		})
+	}
+	return fetching.Wait()
+}
+
+func (b Builder) replay(ctx context.Context, found *oci.Image, here []chan struct{}, tree *rootfs.Tree, progress func(string)) error {
+	for i, l := range found.Layers {
+		select {
+		case <-here[i]:
+		default:
+			progress(fmt.Sprintf("fetch layer %d of %d, %s", i+1, len(found.Layers), l))
+			select {
+			case <-here[i]:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		progress(fmt.Sprintf("unpack layer %d of %d, %s", i+1, len(found.Layers), l))
+		err := found.Unpack(ctx, b.Cache, l, func(r io.Reader) error { return tree.Add(ctx, r) })
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func describe(found *oci.Image, req PullRequest) Record {
+	r := Record{
+		Source: req.Ref.String(), Ref: req.Ref.String(), Manifest: found.Digest,
+		Env: found.Config.Env, WorkDir: found.Config.WorkingDir,
+		Entrypoint: found.Config.Entrypoint, Cmd: found.Config.Cmd,
+		BuildSize: req.BuildSize, Kernel: req.Kernel,
+	}
+	if req.OwnUser {
+		r.User = found.Config.User
+	}
+	for _, l := range found.Layers {
+		r.Layers = append(r.Layers, l.Digest.String())
+	}
+	return r
+}

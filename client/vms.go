@@ -124,15 +124,17 @@ func (c *Client) Stats(ctx context.Context, ref string) (s banger.Stats, err err
 }
 
 func (c *Client) vm(ctx context.Context, method, ref, rest string, in, out any) error {
-	if ref == "" {
-		return noReference("VM")
+	ref, err := c.named(ctx, ref)
+	if err != nil {
+		return err
 	}
 	return c.call(ctx, method, at("/vms", ref, rest), in, out)
 }
 
 func (c *Client) streamVM(ctx context.Context, ref, rest string, in any, on Watch, out any) error {
-	if ref == "" {
-		return noReference("VM")
+	ref, err := c.named(ctx, ref)
+	if err != nil {
+		return err
 	}
 	return c.stream(ctx, at("/vms", ref, rest), in, on, out)
 }

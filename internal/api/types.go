@@ -116,6 +116,8 @@ type KillVM struct {
 type ChangeVM struct {
 	Name      *string `json:"name,omitempty"`
 	Ephemeral *bool   `json:"ephemeral,omitempty" doc:"false keeps a VM that was to go"`
+
+	Workspace *banger.Workspace `json:"workspace,omitempty" doc:"the repository that was brought in"`
 }
 
 // SetVM changes what is not null or zero.

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"banger"
+	"banger/client"
 )
 
 // side is one side of a copy: VM:PATH, or a local path where vm is empty.
@@ -13,8 +14,11 @@ type side struct{ vm, path string }
 func (s side) isStream() bool { return s.vm == "" && s.path == "-" }
 
 // parseSide reads one argument. What begins with a dot or a slash is local,
-// whatever colons it has.
+// whatever colons it has, but for the VM of the repository one stands in.
 func parseSide(arg string) side {
+	if path, ok := strings.CutPrefix(arg, client.Here+":"); ok {
+		return side{client.Here, path}
+	}
 	if strings.HasPrefix(arg, ".") || strings.HasPrefix(arg, "/") {
 		return side{path: arg}
 	}

@@ -18,6 +18,8 @@ type execOptions struct {
 	command     commandFlags
 	interactive bool
 	detach      bool
+	guestPath   string
+	autoPrepare bool
 }
 
 func newExec(a *app) *cobra.Command {
@@ -27,6 +29,9 @@ func newExec(a *app) *cobra.Command {
 		Short: "Run a command in a VM that runs or is suspended",
 		Long: `Run a command in a VM and exit with its status: 128+n for a signal, 127 for a command that is not
 there, 126 for one that cannot be executed, 125 where banger itself failed. A suspended VM is woken.
+
+In a VM that has a repository (banger vm workspace) the command begins there, under mise where the VM
+has mise; -w is relative to it. banger warns where you have moved on to another commit since.
 
 With a terminal, stdin and stdout are the command's. Without one, stdin is passed only with -i;
 INT, TERM and HUP are forwarded, and a second Ctrl-C within two seconds ends banger.`,
@@ -41,6 +46,8 @@ INT, TERM and HUP are forwarded, and a second Ctrl-C within two seconds ends ban
 	}
 	cmd.Flags().BoolVarP(&o.interactive, "interactive", "i", false, "pass stdin to the command")
 	cmd.Flags().BoolVarP(&o.detach, "detach", "d", false, "leave the command running and return at once")
+	cmd.Flags().StringVar(&o.guestPath, "guest-path", "", "begin in `DIR` instead of the VM's repository")
+	cmd.Flags().BoolVar(&o.autoPrepare, "auto-prepare", false, "bring the repository up to date first where you are at another commit")
 	o.command.register(cmd)
 	return cmd
 }
@@ -97,8 +104,17 @@ func (o *execOptions) prepare(ctx context.Context, request guestwire.Exec) (*gue
 	if err != nil {
 		return nil, interrupted(ctx, err)
 	}
-	if request.Dir == "" {
-		request.Dir = vm.Workspace.GuestPath
+	if vm, err = o.follow(ctx, c, vm, sh); err != nil {
+		sh.Close()
+		return nil, interrupted(ctx, err)
+	}
+	base := o.guestPath
+	if base == "" {
+		base = vm.Workspace.GuestPath
+	}
+	request.Dir = placed(base, request.Dir)
+	if base != "" {
+		request.Under = mise
 	}
 	return &guestCommand{
 		v: o.app.voice, vm: vm.Name, dir: paths.VM(vm.Dir), shim: sh, request: request, timeout: o.command.timeout,

@@ -151,6 +151,9 @@ func (r *forkRun) one(ctx context.Context, vm api.VM, sh *shim.Client, result *f
 
 func (r *forkRun) command(ctx context.Context, vm api.VM, sh *shim.Client, result *forkResult) (int, error) {
 	request := guestwire.Exec{Argv: r.argv, Dir: vm.Workspace.GuestPath, UID: uint32(os.Getuid())}
+	if !vm.Workspace.IsZero() {
+		request.Under = mise
+	}
 	g := &guestCommand{v: r.app.voice, vm: vm.Name, dir: paths.VM(vm.Dir), shim: sh, request: request}
 	if err := g.open(); err != nil {
 		return 0, g.lost(err)

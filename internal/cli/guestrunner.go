@@ -21,6 +21,9 @@ func (g guestRunner) Run(ctx context.Context, c workspace.Command) (int, error) 
 		return 0, banger.Wrap(err, "cannot reach the guest")
 	}
 	exit, err := attach(ctx, s, streams{In: c.Stdin, Out: orDiscard(c.Stdout), Err: orDiscard(c.Stderr)})
+	if err == nil && exit.Message != "" {
+		_, err = io.WriteString(orDiscard(c.Stderr), exit.Message)
+	}
 	return int(exit.Status), err
 }
 

@@ -25,6 +25,8 @@ type launch struct {
 	trace   *trace
 	json    bool // print the VM, not its name
 
+	bring *bringing // a repository to bring in, or nil
+
 	client *client.Client
 	vm     api.VM
 	shim   *shim.Client
@@ -42,6 +44,11 @@ func (l *launch) detached(ctx context.Context) error {
 	}
 	defer l.client.Close()
 	l.trace.start(l.vm.Trace)
+	if l.bring != nil {
+		if err := l.bringDetached(ctx, p); err != nil {
+			return interrupted(ctx, err)
+		}
+	}
 	l.ready(p)
 	if err := l.print(); err != nil {
 		return err
@@ -61,6 +68,9 @@ func (l *launch) print() error {
 // attached runs the command, or a shell, and returns its status.
 func (l *launch) attached(ctx context.Context) error {
 	g, err := l.boot(ctx)
+	if l.bring != nil {
+		defer l.bring.end()
+	}
 	if l.client != nil {
 		defer l.client.Close()
 	}
@@ -112,6 +122,11 @@ func (l *launch) makeVM(ctx context.Context, p *progress) (err error) {
 		return err
 	}
 	l.trace.mark("connect")
+	if l.bring != nil {
+		l.bring.notes()
+		l.tellOfOthers(ctx)
+		l.bring.begin(ctx, true)
+	}
 	l.vm, err = l.client.CreateVM(ctx, l.create, p.watch)
 	if err != nil {
 		return l.explain(err)
@@ -146,7 +161,7 @@ func (l *launch) join(ctx context.Context, p *progress) (*guestCommand, error) {
 	g := &guestCommand{
 		v: l.app.voice, vm: l.vm.Name, dir: paths.VM(l.vm.Dir), shim: l.shim, request: l.request, timeout: l.timeout,
 	}
-	if len(l.request.Argv) > 0 {
+	if len(l.request.Argv) > 0 && l.bring == nil {
 		if err := g.open(); err != nil {
 			return nil, err
 		}
@@ -154,6 +169,11 @@ func (l *launch) join(ctx context.Context, p *progress) (*guestCommand, error) {
 	p.say("wait for the guest")
 	if err := l.awaitGuest(ctx); err != nil {
 		return nil, l.failedBoot(ctx, err)
+	}
+	if l.bring != nil {
+		if err := l.bringIn(ctx, p, g); err != nil {
+			return nil, err
+		}
 	}
 	if len(l.request.Argv) == 0 {
 		if g.request.Argv, err = l.shell(ctx); err != nil {

@@ -1,11 +1,18 @@
 package cli
 
-import "github.com/spf13/cobra"
+import (
+	"github.com/spf13/cobra"
+
+	"banger"
+	"banger/internal/workspace"
+)
 
 type runOptions struct {
 	app     *app
+	path    string // of a repository to bring in, or ""
 	argv    []string
 	shape   shapeFlags
+	bring   workspaceFlags
 	command commandFlags
 	rm      bool
 	detach  bool
@@ -16,15 +23,21 @@ type runOptions struct {
 func newRun(a *app) *cobra.Command {
 	o := &runOptions{app: a}
 	cmd := &cobra.Command{
-		Use:   "run [flags] [-- <command> [args]...]",
-		Short: "Create a VM and run a command or a shell in it",
+		Use:   "run [flags] [path] [-- <command> [args]...]",
+		Short: "Create a VM and run a command or a shell in it, with your repository",
 		Long: `Create a VM, start it, and run a command or an interactive shell in it. banger exits with the
 command's status: 128+n for a signal, 127 for a command that is not there, 126 for one that cannot
 be executed, 125 where banger itself failed.
 
+With a path, the git repository that it lies in is copied to /root/repo in the VM, with the files as
+they are, and the command or shell begins there. Your repository is only read. Files that git does not
+track stay, unless --include-untracked is given; ignored ones come if .bangerinclude names them, in
+the form of .gitignore.
+
 The command gets a terminal when stdin and stdout are terminals; stdin is always passed. The VM
 stays when the command has ended, unless --rm is given.`,
-		Example: `  banger run
+		Example: `  banger run . -- make test
+  banger run
   banger run --rm -- cat /etc/debian_version
   banger run --name devbox --memory 4G -d
   echo 'print(6*7)' | banger run --rm -- python3 -`,
@@ -35,6 +48,7 @@ stays when the command has ended, unless --rm is given.`,
 	}
 	o.shape.register(a, cmd)
 	o.command.register(cmd)
+	o.bring.register(a, cmd)
 	flags := cmd.Flags()
 	flags.BoolVar(&o.rm, "rm", false, "delete the VM when the command has ended, however it ends")
 	flags.BoolVarP(&o.detach, "detach", "d", false, "start the VM, print its name and return")
@@ -45,18 +59,38 @@ stays when the command has ended, unless --rm is given.`,
 
 // arguments splits the command line at "--".
 func (o *runOptions) arguments(dash int, args []string) error {
-	if dash == 0 && len(args) == 0 {
-		return badUsage("no command follows --").Hint("banger run without -- opens a shell")
-	}
-	if dash != 0 && len(args) > 0 {
-		err := badUsage("cannot bring %q into the VM: workspaces are not there yet", args[0])
-		if dash < 0 {
-			return err.Hint("if it is a command: banger run -- %s", quoteWords(args))
+	before := args
+	if dash >= 0 {
+		before, o.argv = args[:dash], args[dash:]
+		if len(o.argv) == 0 {
+			return badUsage("no command follows --").Hint("banger run without -- opens a shell")
 		}
-		return err.Hint("banger vm cp copies files into a VM")
 	}
-	o.argv = args
+	switch {
+	case len(before) > 1:
+		return badUsage("too many arguments: one path can be brought in").
+			Hint("if it is a command: banger run -- %s", quoteWords(before))
+	case len(before) == 1:
+		o.path = before[0]
+	}
 	return nil
+}
+
+// repository looks at the repository to bring in, nil for none.
+func (o *runOptions) repository(cmd *cobra.Command) (*workspace.Plan, error) {
+	if o.path == "" {
+		for _, name := range workspaceFlagNames {
+			if cmd.Flags().Changed(name) {
+				return nil, badUsage("--%s is for a repository, and no path is given", name).Hint("banger run .")
+			}
+		}
+		return nil, nil
+	}
+	plan, err := o.bring.plan(cmd.Context(), o.path)
+	if banger.CodeOf(err) == banger.NotFound && len(o.argv) == 0 && o.bring.from == "" {
+		err = banger.Errorf(banger.BadRequest, "%w", err).Hint("if it is a command: banger run -- %s", quoteWords([]string{o.path}))
+	}
+	return plan, err
 }
 
 // check refuses what makes no sense before anything is touched.
@@ -76,8 +110,18 @@ func (o *runOptions) check(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	plan, err := o.repository(cmd)
+	if err != nil {
+		return asOurs(err)
+	}
+	if o.bring.dryRun {
+		return o.app.preview(cmd.Context(), plan, o.bring.guestPath)
+	}
 	vm.Ephemeral, vm.Start, vm.Wait = o.rm, true, o.detach
 	r := &launch{app: o.app, create: vm, request: request, timeout: o.command.timeout, trace: newTrace(), json: o.json}
+	if plan != nil {
+		r.bring = &bringing{app: o.app, plan: plan, guestPath: o.bring.guestPath}
+	}
 	if o.detach {
 		err = r.detached(cmd.Context())
 	} else {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"sync"
 
-	"banger"
 	"banger/client"
 	"banger/internal/api"
 )
@@ -23,7 +22,7 @@ func resolveTargets(refs []string, all []api.VM) []target {
 	var targets []target
 	seen := map[string]bool{}
 	for _, ref := range refs {
-		vm, err := banger.Resolve("VM", ref, all)
+		vm, err := client.Resolve(ref, all)
 		key := vm.ID
 		if err != nil {
 			key = "?" + ref

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"path"
 	"time"
 
 	"banger"
@@ -34,7 +35,15 @@ func (d *daemon) changeVM(ctx context.Context, in *struct {
 		return api.VM{}, banger.Errorf(banger.BadRequest, "cannot make a VM ephemeral after its creation").
 			Hint("banger run --rm makes one that goes when its command ends")
 	}
+	if c.Workspace != nil && !(path.IsAbs(c.Workspace.GuestPath) && path.IsAbs(c.Workspace.SourcePath)) {
+		return api.VM{}, banger.Errorf(banger.BadRequest, "cannot note a workspace whose paths are not absolute")
+	}
 	return d.withVM(ctx, in.Ref, func(row banger.VM) (view vm.View, err error) {
+		if c.Workspace != nil {
+			if err := d.rows.SetWorkspace(ctx, row.ID, *c.Workspace); err != nil {
+				return view, err
+			}
+		}
 		view, err = d.vms.Get(ctx, row.ID)
 		if err == nil && c.Name != nil {
 			view, err = d.vms.Rename(ctx, row.ID, *c.Name)

@@ -187,7 +187,14 @@ func (a *agent) program(r *guestwire.Exec, u user, dir string, env []string) (st
 		}
 		return u.shell, nil
 	}
-	return findProgram(r.Argv[0], dir, getenv(env, "PATH"))
+	search := getenv(env, "PATH")
+	if len(r.Under) > 0 {
+		if path, err := findProgram(r.Under[0], dir, search); err == nil {
+			r.Argv = append(r.Under, r.Argv...)
+			return path, nil
+		}
+	}
+	return findProgram(r.Argv[0], dir, search)
 }
 
 func executable(path string) bool {

@@ -108,6 +108,10 @@ type Exec struct {
 	// Program says how the program is found. An agent that does not know it
 	// takes Argv as it is.
 	Program Program
+
+	// Under is a command to run this one under, such as "mise exec --", where
+	// the guest has it. An agent that does not know it runs Argv as it is.
+	Under []string
 }
 
 // Program says which program an Exec means.
@@ -132,11 +136,15 @@ func (e Exec) Append(b []byte) []byte {
 	b = append(b, boolByte(e.TTY), boolByte(e.Stdin))
 	b = binary.BigEndian.AppendUint16(b, e.Rows)
 	b = binary.BigEndian.AppendUint16(b, e.Cols)
-	if e.Detach || e.Program != ProgramNamed {
+	under := len(e.Under) > 0
+	if e.Detach || e.Program != ProgramNamed || under {
 		b = append(b, boolByte(e.Detach))
 	}
-	if e.Program != ProgramNamed {
+	if e.Program != ProgramNamed || under {
 		b = append(b, byte(e.Program))
+	}
+	if under {
+		b = appendList(b, e.Under)
 	}
 	return b
 }
@@ -150,6 +158,9 @@ func ParseExec(b []byte) (Exec, error) {
 	e.Detach = len(d.b) > 0 && d.bool()
 	if len(d.b) > 0 {
 		e.Program = Program(d.take(1)[0])
+	}
+	if len(d.b) > 0 {
+		e.Under = d.list()
 	}
 	if d.bad || len(e.Argv) == 0 {
 		return Exec{}, fmt.Errorf("%w: bad exec request", ErrProtocol)

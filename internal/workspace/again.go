@@ -14,6 +14,7 @@ import (
 // the guest changed the same, or went on to commits of its own, nothing is
 // written. What only the guest changed stays.
 func (d *delivery) again(ctx context.Context) error {
+	d.keepBranch(ctx)
 	var all []*renewal
 	for _, p := range d.cargo.parts {
 		r := &renewal{delivery: d, part: p, work: path.Join(d.to.Path, p.files), gitDir: path.Join(d.to.Path, p.gitDir)}
@@ -25,12 +26,25 @@ func (d *delivery) again(ctx context.Context) error {
 	if err := d.refuse(all); err != nil {
 		return err
 	}
+	d.done.Nothing = true
 	for _, r := range all {
 		if err := r.apply(ctx); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// keepBranch leaves the guest on a branch of its own, which the host has not got.
+func (d *delivery) keepBranch(ctx context.Context) {
+	p, own := d.cargo.plan, d.to.Record.Branch
+	if own == "" || own == p.Branch || p.Options.Branch != "" {
+		return
+	}
+	_, err := p.repo.git.run(ctx, "show-ref", "--verify", "--quiet", "refs/heads/"+own)
+	if failed(err) == 1 {
+		d.cargo.main.branch, d.done.Branch = own, own
+	}
 }
 
 // refuse lists what was changed on both sides.
@@ -91,14 +105,22 @@ type change struct{ from, to entry }
 
 const noMode = "000000"
 
-// probe asks for a clone's state with as few processes as can be.
-const probe = `read -r head <"$GIT_DIR/HEAD" || exit; printf '%s\0' "$head"
+// probeScript asks for a clone's state with as few processes as can be.
+const probeScript = `read -r head <"$GIT_DIR/HEAD" || exit; printf '%s\0' "$head"
 head=$(git rev-parse -q --verify HEAD) || head=
 printf '%s\0' "$head"
 git diff-tree -r -z --root --always --format=%P --no-renames refs/banger/base`
 
 func (r *renewal) compare(ctx context.Context) error {
-	out, err := r.inClone(ctx, "", "sh", "-c", probe)
+	if err := r.probe(ctx); err != nil || len(r.changed)+len(r.removed) == 0 {
+		return err
+	}
+	return r.findConflicts(ctx)
+}
+
+// probe asks what the guest has and finds out what differs here.
+func (r *renewal) probe(ctx context.Context) error {
+	out, err := r.inClone(ctx, "", "sh", "-c", probeScript)
 	if err != nil {
 		return err
 	}
@@ -107,10 +129,7 @@ func (r *renewal) compare(ctx context.Context) error {
 		return err
 	}
 	r.diff()
-	if len(r.changed)+len(r.removed) == 0 {
-		return nil
-	}
-	return r.findConflicts(ctx)
+	return nil
 }
 
 // anything says whether the host has anything new.

@@ -71,7 +71,7 @@ func TestSecondPrepareFollowsTheHostsCommits(t *testing.T) {
 			r.commit("three")
 			r.host("checkout", "-q", "--orphan", "fresh")
 			r.host("commit", "-q", "-m", "fresh")
-			r.host("branch", "-D", "main")
+			r.host("branch", "-M", "main")
 			r.host("reflog", "expire", "--expire=now", "--all")
 			r.host("gc", "-q", "--prune=now")
 		},

@@ -16,8 +16,9 @@
 //	refs/banger/base   a commit whose tree is the tree as it was brought in
 //	banger/index       an index of that tree, with the times and sizes of its files
 //	banger/since       an empty file that is younger than all of these
+//	banger/source      the path of the repository it came from
 //
 // What the guest did since is the difference to that commit's tree. An index for
 // looking starts as a copy of banger/index, which spares reading unchanged files.
-// A clone is whole once its git directory has a HEAD: that comes last.
+// A clone is whole once it has banger/since: that comes last.
 package workspace

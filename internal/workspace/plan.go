@@ -268,3 +268,32 @@ func (r repository) included(ctx context.Context) ([]string, error) {
 	all = slices.DeleteFunc(all, func(path string) bool { return strings.HasSuffix(path, "/") })
 	return all, banger.Wrap(err, "cannot follow %s", file)
 }
+
+// Count says how many files would go in, and how many bytes they have.
+func (p *Plan) Count(ctx context.Context) (files int, bytes int64, err error) {
+	listed, err := p.repo.git.list(ctx, "ls-files", "-z")
+	if p.From != "" {
+		listed, err = p.repo.git.list(ctx, "ls-tree", "-r", "-z", "--name-only", "--full-tree", p.Head)
+	}
+	if err != nil {
+		return 0, 0, banger.Wrap(err, "cannot read the repository %s", p.Root)
+	}
+	for _, path := range slices.Compact(slices.Concat(listed, p.Untracked, p.Included)) {
+		info, err := os.Lstat(filepath.Join(p.Root, path))
+		if err != nil || info.IsDir() {
+			continue // deleted, or a submodule
+		}
+		files, bytes = files+1, bytes+info.Size()
+	}
+	return files, bytes, nil
+}
+
+// Head is the commit that a repository is at now, "" before the first.
+func Head(ctx context.Context, root string) (string, error) {
+	g := git{dir: root}
+	head, err := g.line(ctx, "rev-parse", "--verify", "--quiet", "HEAD")
+	if failed(err) == 1 {
+		return "", nil
+	}
+	return head, err
+}

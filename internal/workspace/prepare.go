@@ -1,7 +1,9 @@
 package workspace
 
 import (
+	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -25,11 +27,11 @@ type Target struct {
 // Prepared is what was brought in.
 type Prepared struct {
 	banger.Workspace
-	Files   int      // sent
-	Bytes   int64    // sent, of files and of history
-	Removed int      // files that the host has no more
-	NoGit   bool     // the guest has no git: files only
-	Notes   []string // one line each
+	Files   int   // sent
+	Bytes   int64 // sent, of files and of history
+	Removed int   // files that the host has no more
+	Nothing bool  // had changed
+	NoGit   bool  // the guest has no git: files only
 }
 
 // Deliver brings a cargo into a guest. A second one of the same repository moves
@@ -45,7 +47,7 @@ func (c *Cargo) Deliver(ctx context.Context, to Target) (*Prepared, error) {
 		err = d.first(ctx)
 	case there.begun && !there.whole: // one that was cut short
 		err = d.anew(ctx)
-	case there.whole && there.git && (to.Record.IsZero() || to.Record.GuestPath == to.Path && to.Record.SourcePath == c.plan.Root):
+	case there.whole && there.git && d.same(ctx):
 		err = d.again(ctx)
 	case to.Force:
 		err = d.anew(ctx)
@@ -57,6 +59,16 @@ func (c *Cargo) Deliver(ctx context.Context, to Target) (*Prepared, error) {
 		return nil, err
 	}
 	return d.done, nil
+}
+
+// same says whether what is there came from this repository. Where the ledger
+// was not told, since banger was killed in between, the clone says it.
+func (d *delivery) same(ctx context.Context) bool {
+	if d.to.Record.GuestPath == d.to.Path && d.to.Record.SourcePath == d.cargo.plan.Root {
+		return true
+	}
+	source, err := d.ask(ctx, "", nil, "cat", path.Join(d.to.Path, ".git", sourceName))
+	return err == nil && source == d.cargo.plan.Root
 }
 
 func (c *Cargo) record(guestPath string) banger.Workspace {
@@ -89,7 +101,7 @@ func (t Target) look(ctx context.Context) (s state, err error) {
 		return s, err
 	}
 	if s.begun, err = t.has(ctx, path.Join(t.Path, ".git", ownDir)); err == nil {
-		s.whole, err = t.has(ctx, path.Join(t.Path, ".git/HEAD"))
+		s.whole, err = t.has(ctx, path.Join(t.Path, ".git", sinceName))
 	}
 	return s, err
 }
@@ -156,12 +168,13 @@ func (d *delivery) first(ctx context.Context) error {
 // unpack sends one stream, whose names begin at the guest's root.
 func (d *delivery) unpack(ctx context.Context, write func(*sender) error) error {
 	return d.to.Guest.Unpack(ctx, "/", func(w io.Writer) error {
-		s := newSender(w)
+		large := bufio.NewWriterSize(w, 256<<10) // each frame of the wire costs the guest time
+		s := newSender(large)
 		if err := write(s); err != nil {
 			return err
 		}
 		d.done.Files, d.done.Bytes = d.done.Files+s.Files, d.done.Bytes+s.Bytes
-		return s.close()
+		return errors.Join(s.close(), large.Flush())
 	})
 }
 
@@ -217,13 +230,10 @@ func (p part) sendGitDir(s *sender, to, files string) error {
 			return err
 		}
 	}
-	if err := p.sendIndex(s, to); err != nil {
+	if err := errors.Join(s.text(path.Join(to, sourceName), p.repo.root), p.sendIndex(s, to)); err != nil {
 		return err
 	}
 	if err := s.directory(path.Join(to, "refs/heads")); err != nil {
-		return err
-	}
-	if err := s.text(path.Join(to, sinceName), ""); err != nil {
 		return err
 	}
 	if p.files != "" {
@@ -232,7 +242,7 @@ func (p part) sendGitDir(s *sender, to, files string) error {
 			return err
 		}
 	}
-	return s.file(filepath.Join(p.at, "HEAD"), path.Join(to, "HEAD"))
+	return errors.Join(s.file(filepath.Join(p.at, "HEAD"), path.Join(to, "HEAD")), s.text(path.Join(to, sinceName), ""))
 }
 
 // back is the way from one directory of a stream to another.

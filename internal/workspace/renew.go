@@ -19,6 +19,7 @@ func (r *renewal) apply(ctx context.Context) error {
 	if !r.anything() && (r.guest.ref == r.refName() || r.moved()) {
 		return nil
 	}
+	r.done.Nothing = false
 	if err := r.remove(ctx); err != nil {
 		return err
 	}

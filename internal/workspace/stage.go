@@ -23,7 +23,8 @@ const (
 	baseName = ownDir + "/index"
 
 	// What is written after this one was written by the guest.
-	sinceName = ownDir + "/since"
+	sinceName  = ownDir + "/since"
+	sourceName = ownDir + "/source" // where it came from
 )
 
 // stage is a git directory in the making, in a directory of the host's that goes

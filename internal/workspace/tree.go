@@ -17,8 +17,8 @@ import (
 // sender writes files of the host as a tar stream and counts what it wrote.
 type sender struct {
 	tw     *tar.Writer
-	Files  int
-	Bytes  int64
+	Files  int   // of work trees
+	Bytes  int64 // of everything
 	buffer []byte
 }
 
@@ -42,6 +42,9 @@ func (t *sender) tree(files, to string, entries []entry) error {
 			continue
 		}
 		err := t.file(filepath.Join(files, e.path), path.Join(to, e.path))
+		if err == nil {
+			t.Files++
+		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
@@ -82,7 +85,7 @@ func (t *sender) file(local, name string) error {
 	if err == nil && n < h.Size {
 		err = fmt.Errorf("%s shrank from %d to %d bytes while it was read", local, h.Size, n)
 	}
-	t.Files, t.Bytes = t.Files+1, t.Bytes+n
+	t.Bytes += n
 	return err
 }
 
@@ -98,7 +101,6 @@ func (t *sender) link(local, name string) error {
 	if err != nil {
 		return err
 	}
-	t.Files++
 	return t.tw.WriteHeader(&tar.Header{
 		Typeflag: tar.TypeSymlink, Name: name, Linkname: target, Mode: 0o777, ModTime: info.ModTime().Truncate(time.Second),
 	})

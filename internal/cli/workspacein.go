@@ -1,0 +1,104 @@
+package cli
+
+import (
+	"context"
+
+	"banger/client"
+	"banger/internal/api"
+	"banger/internal/shim"
+	"banger/internal/workspace"
+)
+
+// bringing is one repository on its way into one VM. What it needs of the host
+// is made ready while the VM may still be starting.
+type bringing struct {
+	app       *app
+	plan      *workspace.Plan
+	guestPath string
+	force     bool
+
+	loaded chan struct{}
+	cargo  *workspace.Cargo
+	err    error
+}
+
+// begin starts to make the repository ready; whole says that the guest has
+// nothing of it. end must be called.
+func (b *bringing) begin(ctx context.Context, whole bool) {
+	b.loaded = make(chan struct{})
+	go func() {
+		defer close(b.loaded)
+		if b.cargo, b.err = b.plan.Load(ctx); b.err == nil && whole {
+			b.cargo.Pack()
+		}
+	}()
+}
+
+func (b *bringing) end() {
+	if b.loaded == nil {
+		return // it was never begun
+	}
+	<-b.loaded
+	if b.cargo != nil {
+		b.cargo.Close()
+	}
+}
+
+// deliver brings the repository in, and has the ledger note it.
+func (b *bringing) deliver(ctx context.Context, c *client.Client, vm api.VM, sh *shim.Client) (api.VM, error) {
+	<-b.loaded
+	if b.err != nil {
+		return vm, b.err
+	}
+	done, err := b.cargo.Deliver(ctx, workspace.Target{
+		Guest: workspaceGuest{guestRunner{sh}, b.app, vm.Name}, Path: b.guestPath, Home: guestHome, Record: vm.Workspace, Force: b.force,
+	})
+	if err != nil {
+		return vm, err
+	}
+	vm.Workspace = done.Workspace
+	if _, err := c.ChangeVM(ctx, vm.ID, api.ChangeVM{Workspace: &done.Workspace}); err != nil {
+		b.app.warn("cannot note the workspace of %s: %v", vm.Name, err)
+	}
+	b.report(done)
+	return vm, nil
+}
+
+func (b *bringing) report(done *workspace.Prepared) {
+	if done.Nothing {
+		b.app.say("nothing has changed since it was brought in")
+		return
+	}
+	removed := ""
+	if done.Removed > 0 {
+		removed = ", " + counted(done.Removed, "file") + " removed"
+	}
+	b.app.say("brought %s to %s: %s, %s%s", b.plan.Root, done.GuestPath, counted(done.Files, "file"), size(done.Bytes), removed)
+	if done.NoGit {
+		b.app.say("the guest has no git: it got the files without their history")
+	}
+}
+
+// notes say what does not travel.
+func (b *bringing) notes() {
+	if n := b.plan.Left; n > 0 {
+		b.app.say("%s that git does not track: --include-untracked brings %s", stays(n), themOrIt(n))
+	}
+	for _, note := range b.plan.Notes {
+		b.app.say("%s", note)
+	}
+}
+
+func stays(n int) string {
+	if n == 1 {
+		return "1 file stays"
+	}
+	return counted(n, "file") + " stay"
+}
+
+func themOrIt(n int) string {
+	if n == 1 {
+		return "it"
+	}
+	return "them"
+}

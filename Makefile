@@ -10,7 +10,7 @@ LDFLAGS  := -s -w -X $(BUILDPKG).version=$(VERSION) -X $(BUILDPKG).commit=$(COMM
 GOBUILD  := CGO_ENABLED=0 $(GO) build -trimpath
 AGENT    := internal/guestbin/banger-guest
 
-.PHONY: run test build setup agent check unit e2e bench soak-boot soak-run nested-kvm fuzz reference clean
+.PHONY: run test build setup agent check unit e2e bench soak-boot soak-run nested-kvm fuzz reference install uninstall clean
 
 run: build
 	@bin/banger run --rm -- sh -c '\
@@ -67,6 +67,22 @@ fuzz: agent
 # Writes docs/cli from the commands' own help.
 reference: agent
 	@$(GO) test ./internal/cli -run TestReference -update
+
+# Puts what `make build` made where everybody finds it; DESTDIR is for packagers.
+PREFIX ?= /usr/local
+SHARE   = $(DESTDIR)$(PREFIX)/share
+
+install:
+	@test -x bin/banger || { echo "bin/banger is missing: run make build"; exit 1; }
+	install -D -m 755 bin/banger $(DESTDIR)$(PREFIX)/bin/banger
+	install -d $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions $(SHARE)/fish/vendor_completions.d
+	bin/banger completion bash >$(SHARE)/bash-completion/completions/banger
+	bin/banger completion zsh >$(SHARE)/zsh/site-functions/_banger
+	bin/banger completion fish >$(SHARE)/fish/vendor_completions.d/banger.fish
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/banger $(SHARE)/bash-completion/completions/banger \
+	  $(SHARE)/zsh/site-functions/_banger $(SHARE)/fish/vendor_completions.d/banger.fish
 
 clean:
 	rm -rf bin $(AGENT)

@@ -42,6 +42,7 @@ var rooms = map[string][]string{
 	"banger/internal/ports":      {"banger"},
 	"banger/internal/peer":       {},
 	"banger/internal/rootfs":     {"internal/artifact"},
+	"banger/internal/service":    {"banger", "internal/artifact"},
 	"banger/internal/shim":       {"banger", "internal/guestlink", "internal/guestwire", "internal/layers", "internal/paths", "internal/peer", "internal/vmm", "internal/vnet"},
 	"banger/internal/sshconfig":  {},
 	"banger/internal/sshd":       {"banger", "internal/guestlink", "internal/guestwire"},
@@ -76,6 +77,7 @@ var owners = map[string][]string{
 		"banger/internal/sshconfig", // where the host's ssh is
 		"banger/internal/oci",       // credential helpers
 		"banger/internal/doctor", "banger/internal/bench", "banger/test/world",
+		"banger/internal/service", // systemctl, busctl
 	},
 }
 

@@ -15,6 +15,7 @@ import (
 	"banger/internal/image"
 	"banger/internal/kernel"
 	"banger/internal/oci"
+	"banger/internal/service"
 	"banger/internal/shim"
 	"banger/internal/sshkeys"
 	"banger/internal/store"
@@ -48,6 +49,10 @@ func (d *daemon) compose(ctx context.Context, log io.Writer, vms func(*daemon) v
 	d.kernels = kernel.NewStore(d.dirs.Kernels(), d.dirs.Downloads())
 	// Not the executable's path, which may lead to a newer file by now.
 	shims := &shim.Starter{Exe: "/proc/self/exe", Args: []string{"shim"}}
+	if service.Inside() {
+		d.scopes = &scopes{vms: d.dirs.VMs(), move: service.Manager{}.Scope, log: d.log}
+		shims.Started = d.scopes.started
+	}
 	if vms == nil {
 		vms = func(d *daemon) vm.Service { return d.machines(rows, shims) }
 	}
@@ -60,6 +65,7 @@ func (d *daemon) compose(ctx context.Context, log io.Writer, vms func(*daemon) v
 		return nil, errors.Join(err, rows.Close())
 	}
 	return func() {
+		d.scopes.close()
 		d.templates.Close()
 		shims.Close()
 		if err := rows.Close(); err != nil {

@@ -61,6 +61,7 @@ type daemon struct {
 	kernels    *kernel.Store
 	templates  *templates
 	keys       *sshkeys.Keys
+	scopes     *scopes // nil where the daemon is no service of systemd
 	vms        vm.Service
 	operations *operations
 	faults     faults

@@ -95,7 +95,17 @@ func buildError(runErr, writeErr error, messages *messageWriter) error {
 		return banger.Errorf(banger.NoSpace, "there is no space left: %w", writeErr)
 	}
 	if runErr != nil && (writeErr == nil || messages.errors() != "") {
-		return banger.Errorf(banger.Unavailable, "mmdebstrap failed: %s", messages.tail(runErr))
+		return withoutPrivileges(banger.Errorf(banger.Unavailable, "mmdebstrap failed: %s", messages.tail(runErr)))
 	}
 	return writeErr
+}
+
+// withoutPrivileges adds why a build fails in the service that banger system
+// installs: it may gain no privileges, which newuidmap needs. A daemon that starts
+// by itself may.
+func withoutPrivileges(e *banger.Error) *banger.Error {
+	if forbidden, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0); err == nil && forbidden == 1 {
+		e.Hint("the service may not build images: banger daemon stop && banger image pull %s && banger system restart", banger.DefaultImage)
+	}
+	return e
 }

@@ -25,6 +25,8 @@ type Starter struct {
 	Args []string // what makes it a shim; the VM's directory is added
 	Env  []string // beside a minimal environment
 
+	Started func(dir paths.VM) // hears of each VM that runs now; returns promptly; may be nil
+
 	mu       sync.Mutex
 	children map[*os.File]bool // pidfds
 	reapers  sync.WaitGroup
@@ -87,6 +89,9 @@ func (s *Starter) Start(ctx context.Context, dir paths.VM, launch Launch) (*Clie
 		_ = sendSignal(process, syscall.SIGKILL)
 		_ = ended(process) // or was reaped and closed by its reaper
 		return nil, banger.Wrap(err, "cannot start %s", launch.Name)
+	}
+	if s.Started != nil {
+		s.Started(dir)
 	}
 	return client, nil
 }

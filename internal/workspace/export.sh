@@ -2,7 +2,10 @@
 # sides of it, commits of other repositories excepted.
 echo "$base $now"
 [ "$base" != "$now" ] || exit 0
-git diff-tree -r -t --raw --no-abbrev --no-renames "$base" "$now" >"$own/differ"
-sed -n -e '/^:160000/!s/^:[0-7]* [0-7]* \([0-9a-f]*\) .*/\1/p' "$own/differ" >"$own/wanted"
-sed -n -e '/^:[0-7]* 160000/!s/^:[0-7]* [0-7]* [0-9a-f]* \([0-9a-f]*\) .*/\1/p' "$own/differ" >>"$own/wanted"
-{ echo "$base"; echo "$now"; sed '/^0*$/d' "$own/wanted"; } | git pack-objects -q --stdout --window=0
+git diff-tree -r -t --raw --no-abbrev --no-renames "$base" "$now" >"$own/differ" || exit 4
+{
+	echo "$base"
+	echo "$now"
+	sed -n -e 's/^:160000 \([0-7]*\) [0-9a-f]*/:0 \1 0/' -e 's/^:\([0-7]*\) 160000 \([0-9a-f]*\) [0-9a-f]*/:\1 0 \2 0/' \
+		-e 's/^:[0-7]* [0-7]* \([0-9a-f]*\) \([0-9a-f]*\) .*/\1\n\2/' -e 's/^0*\n//' -e 's/\n0*$//' -e '/^[0-9a-f]*[1-9a-f]/p' "$own/differ"
+} | git pack-objects -q --stdout --window=0

@@ -41,7 +41,7 @@ $extensions
 	checkStat = minimal
 	trustctime = false
 	looseCompression = 0
-	bigFileThreshold = 8m
+	bigFileThreshold = 1
 	fsmonitor = false
 	untrackedCache = false
 	splitIndex = false
@@ -54,22 +54,29 @@ $extensions
 [advice]
 	addEmbeddedRepo = false
 END
+# One pack is made of what was written, since a file for each would take longer;
+# and memory that is given back to the kernel after each would come back as pages
+# to be cleared.
+export MALLOC_TOP_PAD_=33554432 MALLOC_TRIM_THRESHOLD_=268435456 MALLOC_MMAP_THRESHOLD_=33554432
 sparse=
 [ ! -f .git/info/sparse-checkout ] || sparse=yes
 export GIT_DIR="$own" GIT_WORK_TREE="$here" GIT_INDEX_FILE="$own/index" GIT_LITERAL_PATHSPECS=1 GIT_NO_REPLACE_OBJECTS=1
 
 base=$2
 [ -z "$3" ] || base=$(GIT_DIR=$here/.git git rev-parse --verify --quiet --end-of-options "$3^{tree}") || exit 5
-git cat-file -e "$base^{tree}" 2>/dev/null || exit 4
 # What the index that was brought in knows of times and sizes tells which files
 # were written since, all but those that were given their old time again: these
-# are compared by content. The copy's own time says which may have been written
-# just when it was made.
-if cp -p .git/banger/index "$own/index" 2>/dev/null &&
-	find . -path ./.git -prune -o ! -type d -newercc .git/banger/since ! -newermc .git/banger/since -print0 >"$own/doubtful" 2>/dev/null; then
-	[ ! -s "$own/doubtful" ] || xargs -0 git ls-files -s -z -- <"$own/doubtful" | git update-index -z --index-info
-else
-	git read-tree -m "$2"
-fi
+# are looked for meanwhile, and compared by content. The copy's own time says which
+# may have been written just when it was made.
+find . -path ./.git -prune -o ! -type d -newercc .git/banger/since ! -newermc .git/banger/since -print0 >"$own/doubtful" 2>/dev/null &
+cp -p .git/banger/index "$own/index" 2>/dev/null || git read-tree -m "$2" 2>/dev/null || exit 4
 git add -A ${sparse:+--sparse}
+if ! wait $!; then # a find that does not know of such times
+	rm "$own/index"
+	git read-tree -m "$2" 2>/dev/null || exit 4
+	git add -A ${sparse:+--sparse}
+elif [ -s "$own/doubtful" ]; then
+	xargs -0 git ls-files -s -z -- <"$own/doubtful" | git update-index -z --index-info
+	git add -A ${sparse:+--sparse}
+fi
 now=$(git write-tree)

@@ -51,6 +51,8 @@ var rooms = map[string][]string{
 	"banger/internal/template":   {"banger", "internal/artifact", "internal/ext4", "internal/guestlink", "internal/guestwire", "internal/vmm"},
 	"banger/internal/vm":         {"banger", "internal/artifact", "internal/config", "internal/ext4", "internal/guestwire", "internal/layers", "internal/paths", "internal/shim", "internal/template", "internal/vmm", "internal/vnet"},
 	"banger/internal/vnet":       {"banger"},
+	"banger/internal/vnet/ways":  {},
+	"banger/test/e2e/probe":      {"internal/vnet/ways"},
 	"banger/internal/vmm":        {"banger"},
 	"banger/internal/vmm/child":  {"banger", "internal/vmm"},
 	"banger/internal/vmm/qemu":   {"banger", "internal/vmm", "internal/vmm/child"},

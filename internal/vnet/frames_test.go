@@ -12,6 +12,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"banger/internal/vnet/ways"
 )
 
 func streamOf(frames ...string) []byte {
@@ -115,11 +117,11 @@ func TestBatchIsWrittenFrameByFrame(t *testing.T) {
 // Whatever a guest puts on the cable, what reaches the stack is an IPv4 packet of
 // its own to an address that is somebody's.
 func FuzzFrames(f *testing.F) {
-	f.Add(rawSYN("192.0.2.1", 80))
-	f.Add(ping("10.77.0.1", "x"))
-	f.Add(neighbour(guestAddr, gatewayAddr, GuestMAC))
-	f.Add(sixth("2001:db8::1"))
-	f.Add(packet{to: "192.0.2.1", protocol: 17, payload: datagram(53, "x"), more: true}.frame())
+	f.Add(ways.RawSYN("192.0.2.1", 80))
+	f.Add(ways.Ping("10.77.0.1", "x"))
+	f.Add(ways.Neighbour(guestAddr.String(), gatewayAddr.String(), GuestMAC))
+	f.Add(ways.Sixth("2001:db8::1"))
+	f.Add(ways.Packet{To: "192.0.2.1", Protocol: 17, Payload: ways.Datagram(53, "x"), More: true}.Frame())
 	f.Fuzz(func(t *testing.T, frame []byte) {
 		l := testLink(t)
 		l.attach(true)

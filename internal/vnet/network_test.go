@@ -14,6 +14,8 @@ import (
 
 	"github.com/miekg/dns"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
+
+	"banger/internal/vnet/ways"
 )
 
 func TestGuestReachesWhatThePolicyAllows(t *testing.T) {
@@ -470,8 +472,8 @@ func TestConnectionsUnderWayAreLimited(t *testing.T) {
 	})
 	l.world.serve("tcp", "192.0.2.1:80", listen(t, echo))
 	for port := range uint16(5) {
-		s := header.TCP(syn("10.77.0.2", "192.0.2.1", 80))
-		l.send(packet{to: "192.0.2.1", protocol: 6, payload: withSource(s, 41000+port)}.frame())
+		s := header.TCP(ways.SYN("10.77.0.2", "192.0.2.1", 80))
+		l.send(ways.Packet{To: "192.0.2.1", Protocol: 6, Payload: withSource(s, 41000+port)}.Frame())
 	}
 	eventually(t, "three are beyond the limit", func() bool { return l.network.Counters().HalfOpen == 3 })
 	eventually(t, "two are under way", func() bool {

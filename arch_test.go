@@ -58,7 +58,7 @@ var rooms = map[string][]string{
 	"banger/internal/vmm/qemu":   {"banger", "internal/vmm", "internal/vmm/child"},
 	"banger/internal/guest/boot": {"internal/kmod"},
 	"banger/internal/workspace":  {"banger", "internal/patch"},
-	"banger/test/e2e":            {"test/world"},
+	"banger/test/e2e":            {"internal/vnet/ways", "test/world"},
 	"banger/test/world":          {},
 	"banger/test/bench":          {"*"},
 }

@@ -33,6 +33,14 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) int {
+	if os.Getenv(labVariable) != "" {
+		var err error
+		if shared, err = labShared(); err != nil {
+			fmt.Fprintln(os.Stderr, "e2e:", err)
+			return 1
+		}
+		return m.Run()
+	}
 	w, err := world.OpenShared("../..", "e2e")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)

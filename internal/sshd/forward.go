@@ -50,20 +50,12 @@ func (c *connection) dial(n ssh.NewChannel, network, address string) {
 		_ = pipe.Close()
 		return
 	}
-	joinUntilClosed(ch, requests, pipe)
+	join(ch, requests, pipe)
 }
 
-// joinUntilClosed is join for as long as the client has the channel open.
-func joinUntilClosed(ch ssh.Channel, requests <-chan *ssh.Request, pipe *guestlink.Pipe) {
-	go func() {
-		ssh.DiscardRequests(requests)
-		_ = pipe.Close()
-	}()
-	join(ch, pipe)
-}
-
-// join carries bytes both ways until both have ended.
-func join(ch ssh.Channel, pipe *guestlink.Pipe) {
+// join carries bytes both ways until both have ended, or the client has closed
+// the channel. What it said before that reaches the guest.
+func join(ch ssh.Channel, requests <-chan *ssh.Request, pipe *guestlink.Pipe) {
 	defer ch.Close()
 	defer pipe.Close()
 	sent := make(chan struct{})
@@ -72,6 +64,11 @@ func join(ch ssh.Channel, pipe *guestlink.Pipe) {
 		if _, err := io.Copy(pipe, ch); err == nil {
 			_ = pipe.CloseWrite()
 		}
+	}()
+	go func() {
+		ssh.DiscardRequests(requests)
+		<-sent
+		_ = pipe.Close()
 	}()
 	if _, err := io.Copy(ch, pipe); err != nil {
 		return // broken, and so is the other half

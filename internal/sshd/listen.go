@@ -109,12 +109,13 @@ func (c *connection) listenTCP(payload []byte) (reply []byte, err error) {
 		reply = ssh.Marshal(struct{ Port uint32 }{t.Port})
 	}
 	c.forwards.add(t.name(), l)
+	// Nobody asks who it was in the guest, but some clients refuse port 0.
 	go c.serve(l, "forwarded-tcpip", ssh.Marshal(struct {
 		Host       string
 		Port       uint32
 		Origin     string
 		OriginPort uint32
-	}{t.Host, t.Port, "127.0.0.1", 0}))
+	}{t.Host, t.Port, "127.0.0.1", 1}))
 	return reply, nil
 }
 
@@ -146,7 +147,7 @@ func (c *connection) serve(l *guestlink.Listener, kind string, extra []byte) {
 				_ = pipe.Close()
 				return
 			}
-			joinUntilClosed(ch, requests, pipe)
+			join(ch, requests, pipe)
 		}()
 	}
 }

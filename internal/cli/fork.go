@@ -32,7 +32,8 @@ processes alive; it stands still for a moment and runs on. Their names are print
 
 With a command, it is run in every copy at once. What it writes is shown on stderr as it comes, each
 line behind the copy's name, and at the end one table is printed: FILES is how many files changed in
-the copy while the command ran. Signals are forwarded to all; with --json the output of each is in its
+the copy while the command ran, in its repository where one was brought in ("banger vm workspace
+export" takes that out), else on its disk. Signals are forwarded to all; with --json the output of each is in its
 result. banger exits with 0 where every command did, else with 1.
 
 A process that is forked alive keeps the state of its own random generator, and its connections to the

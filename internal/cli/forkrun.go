@@ -28,6 +28,7 @@ type forkRun struct {
 	shims   []*shim.Client
 	trace   *trace
 	streams streamGroup
+	point   *forkPoint
 }
 
 // forkResult is how the command went in one copy.
@@ -109,6 +110,7 @@ func (r *forkRun) everywhere(ctx context.Context) ([]*forkResult, error) {
 	defer signal.Stop(signals)
 	go (&forwarder{stream: &r.streams, now: time.Now}).forward(ctx, signals, cancel)
 
+	r.point = r.newForkPoint(ctx)
 	results := make([]*forkResult, len(r.forks.VMs))
 	var done sync.WaitGroup
 	turns := make(chan struct{}, atOnce)
@@ -124,10 +126,9 @@ func (r *forkRun) everywhere(ctx context.Context) ([]*forkResult, error) {
 	return results, context.Cause(ctx)
 }
 
-// one runs the command in one copy. What changed is counted from a moment after
-// the copy was made to be itself.
+// one runs the command in one copy.
 func (r *forkRun) one(ctx context.Context, vm api.VM, sh *shim.Client, result *forkResult) {
-	since, countErr := sh.Guest().Changes(ctx, 0)
+	count := r.counting(ctx, vm, sh)
 	began := time.Now()
 	status, err := r.command(ctx, vm, sh, result)
 	took := time.Since(began)
@@ -137,11 +138,7 @@ func (r *forkRun) one(ctx context.Context, vm api.VM, sh *shim.Client, result *f
 		return
 	}
 	result.Status = &status
-	if countErr == nil {
-		if changed, err := sh.Guest().Changes(ctx, since.TimeNanos); err == nil {
-			result.Files = &changed.Files
-		}
-	}
+	result.Files = count()
 	if r.forkOptions.trace {
 		st, _ := sh.Status(ctx)
 		vm.Trace = st.Trace

@@ -172,7 +172,7 @@ func TestGitFetchesThroughExec(t *testing.T) {
 	shared.script(t, dir, "cd repo; banger vm run -d --name fetched --memory 512 .")
 	// What the guest configures must not run on the host.
 	shared.must(t, "exec", "fetched", "--", "sh", "-c", guestWork+`
-for h in pre-receive post-checkout reference-transaction pre-auto-gc; do printf '#!/bin/sh\ntouch "$(git rev-parse --show-toplevel)/ran-hook"\n' >.git/hooks/$h; chmod +x .git/hooks/$h; done
+mkdir -p .git/hooks; for h in pre-receive post-checkout reference-transaction pre-auto-gc; do printf '#!/bin/sh\ntouch "$(git rev-parse --show-toplevel)/ran-hook"\n' >.git/hooks/$h; chmod +x .git/hooks/$h; done
 git config core.fsmonitor 'touch ran-monitor'; git config uploadpack.packObjectsHook 'touch ran-pack'; git config core.sshCommand 'touch ran-ssh'`)
 	shared.script(t, dir+"/repo", `git -c protocol.ext.allow=always fetch -q "ext::banger exec -i fetched -- git upload-pack /root/repo" main:from-vm`)
 	if got := shared.script(t, dir+"/repo", "git log --format=%s from-vm; git show from-vm:numbers | sed -n 50p"); got != "fifty\none\nfifty\n" {

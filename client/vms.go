@@ -39,6 +39,12 @@ func (c *Client) SetVM(ctx context.Context, ref string, req api.SetVM) (v api.Ch
 	return v, err
 }
 
+// Ports says where what listens in a guest is on the host.
+func (c *Client) Ports(ctx context.Context, ref string) (all []banger.Port, err error) {
+	err = c.vm(ctx, http.MethodGet, ref, "/ports", nil, &all)
+	return all, err
+}
+
 // Network tells what a guest reached and what it was refused.
 func (c *Client) Network(ctx context.Context, ref string) (n api.Network, err error) {
 	err = c.vm(ctx, http.MethodGet, ref, "/net", nil, &n)

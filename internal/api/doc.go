@@ -20,6 +20,7 @@ package api
 //	PATCH  /v1/vms/REF                  ChangeVM → VM
 //	DELETE /v1/vms/REF?force=BOOL       nothing; deleting what is not there is no error
 //	POST   /v1/vms/REF/set              SetVM → ChangedVM
+//	GET    /v1/vms/REF/ports            []banger.Port: where what listens in it is on the host
 //	GET    /v1/vms/REF/net              Network
 //	POST   /v1/vms/REF/start            StartVM → VM *
 //	POST   /v1/vms/REF/stop             StopVM → VM *

@@ -27,6 +27,7 @@ type VM struct {
 	Image         string           `json:"image" doc:"name of the image, or its id where the image is gone"`
 	ImageID       string           `json:"image_id"`
 	GuestIP       string           `json:"guest_ip"`
+	HostAddress   string           `json:"host_address,omitempty" doc:"of its own on the host, where its ports are while it runs"`
 	Network       string           `json:"network" doc:"none, allow list or nat"`
 	Spec          banger.Spec      `json:"spec"`
 	Runtime       banger.Runtime   `json:"runtime"`

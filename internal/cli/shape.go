@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -33,7 +34,7 @@ func (f *shapeFlags) register(a *app, cmd *cobra.Command) {
 	flags.StringVar(&f.diskSize, "disk-size", "", "`SIZE` of its disk, as in 8G; without a suffix MiB")
 	flags.BoolVar(&f.nat, "nat", false, "let it reach the internet")
 	flags.StringArrayVar(&f.allow, "allow", nil, "let it reach `HOST[:PORT]`")
-	flags.StringArrayVarP(&f.publish, "publish", "p", nil, "publish a guest's port on the host, as `HOST:GUEST`")
+	flags.StringArrayVarP(&f.publish, "publish", "p", nil, "publish a port of the guest on 127.0.0.1, as `HOST:GUEST`; another loopback address comes first")
 	flags.BoolVar(&f.cold, "cold", false, "boot without a template")
 	flags.StringVar(&f.init, "init", banger.InitAgent, "run `INIT` as the first process: agent or systemd")
 	a.completeFlag(cmd, "init", banger.InitAgent, banger.InitSystemd)
@@ -61,6 +62,9 @@ func (f *shapeFlags) request(cmd *cobra.Command) (api.CreateVM, error) {
 		req.NAT = &f.nat
 	}
 	if _, err := vnet.ParsePolicy(false, f.allow); err != nil {
+		return req, err
+	}
+	if _, err := banger.ParsePublishes(f.publish); err != nil {
 		return req, err
 	}
 	var err error
@@ -97,6 +101,10 @@ func diskBytes(s string) (int64, error) {
 
 // specLine sums a VM up: "spec: 2 vcpu | 2048 MiB | 8G disk | network: none".
 func specLine(vm api.VM) string {
-	return fmt.Sprintf("spec: %d vcpu | %d MiB | %s disk | network: %s",
+	line := fmt.Sprintf("spec: %d vcpu | %d MiB | %s disk | network: %s",
 		vm.Spec.VCPU, vm.Spec.MemoryMiB, banger.FormatSize(vm.Spec.DiskBytes), vm.Spec.NetworkWords())
+	if len(vm.Spec.Publish) > 0 {
+		line += " | publish: " + strings.Join(vm.Spec.Publish, ", ")
+	}
+	return line
 }

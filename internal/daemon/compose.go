@@ -57,10 +57,12 @@ func (d *daemon) compose(ctx context.Context, log io.Writer, vms func(*daemon) v
 		vms = func(d *daemon) vm.Service { return d.machines(rows, shims) }
 	}
 	d.templates = &templates{Pool: template.Pool{Cache: template.Cache{Dir: d.dirs.Templates()}}, exe: "/proc/self/exe", log: d.log}
+	d.loopback = &prefixes{stateDir: d.dirs.State}
 	d.sweep()
 	d.vms = vms(d)
 	if err := d.vms.Reconcile(ctx); err != nil {
 		d.templates.Close()
+		d.loopback.Close()
 		shims.Close()
 		return nil, errors.Join(err, rows.Close())
 	}
@@ -93,7 +95,7 @@ func (d *daemon) machines(rows *store.Store, shims *shim.Starter) vm.Service {
 		Dirs: d.dirs, Log: d.log, Config: d.config,
 		Choose:    choice.choose,
 		Initramfs: new(initramfs).of,
-		Templates: d.templates, HostKeys: d.keys,
+		Templates: d.templates, HostKeys: d.keys, Loopback: d.loopback,
 	})
 }
 

@@ -60,6 +60,7 @@ type daemon struct {
 	images     *images
 	kernels    *kernel.Store
 	templates  *templates
+	loopback   *prefixes
 	keys       *sshkeys.Keys
 	scopes     *scopes // nil where the daemon is no service of systemd
 	vms        vm.Service

@@ -28,6 +28,15 @@ func (d *daemon) setVM(ctx context.Context, in *struct {
 	return api.ChangedVM{VM: v, Changes: list(changes), Warnings: list([]string(w))}, err
 }
 
+func (d *daemon) vmPorts(ctx context.Context, in *ofRef) ([]banger.Port, error) {
+	row, err := d.findVM(ctx, in.Ref)
+	if err != nil {
+		return nil, err
+	}
+	all, err := d.vms.Ports(ctx, row.ID)
+	return list(all), err
+}
+
 func (d *daemon) vmNetwork(ctx context.Context, in *ofRef) (api.Network, error) {
 	row, err := d.findVM(ctx, in.Ref)
 	if err != nil {

@@ -18,6 +18,7 @@ func (d *daemon) routes(r huma.API) {
 	get(r, d, "/vms/{ref}", "vm.show", "Show a VM", d.showVM)
 	patch(r, d, "/vms/{ref}", "vm.change", "Change what is not null", d.changeVM)
 	post(r, d, "/vms/{ref}/set", "vm.set", "Change what a VM is and may reach", d.setVM)
+	get(r, d, "/vms/{ref}/ports", "vm.ports", "Say where what listens in a guest is on the host", d.vmPorts)
 	get(r, d, "/vms/{ref}/net", "vm.net", "Tell what a guest reached and was refused", d.vmNetwork)
 	remove(r, d, "/vms/{ref}", "vm.delete", "Delete a VM; none is no error", d.deleteVM)
 	stream[api.VM](r, d, "/vms", "vm.create", "Create a VM", d.createVM)

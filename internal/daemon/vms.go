@@ -196,7 +196,7 @@ func shown(v vm.View) api.VM {
 	}
 	return api.VM{
 		ID: v.ID, Name: v.Name, State: v.State, LastError: v.LastError,
-		Image: image, ImageID: v.ImageID, GuestIP: v.GuestIP, Network: v.Spec.NetworkMode(),
+		Image: image, ImageID: v.ImageID, GuestIP: v.GuestIP, HostAddress: v.HostAddress, Network: v.Spec.NetworkMode(),
 		Spec: v.Spec, Runtime: v.Runtime, Stats: v.Stats, Workspace: v.Workspace,
 		Isolation: list(v.Isolation), Dir: v.Dir, ShimPID: v.ShimPID, VMMPID: v.VMMPID,
 		BootID: v.BootID, GuestKernel: v.GuestKernel, Foreign: v.Foreign,

@@ -67,6 +67,8 @@ func (p *Ports) admit(conn *net.TCPConn, port uint16) {
 	}
 	go func() {
 		defer p.work.Done()
+		p.config.Count(1)
+		defer p.config.Count(-1)
 		p.carry(ctx, c, port)
 		p.mu.Lock()
 		delete(p.conns, c)

@@ -38,10 +38,11 @@ type Listener struct {
 
 // Config is the ports of one VM. All fields are needed.
 type Config struct {
-	Address   netip.Addr // of the VM on the host
+	Address   netip.Addr // of the VM on the host; without one only what is published is forwarded
 	GuestIP   netip.Addr // of the guest on its network
 	Published []banger.Publish
 	Guest     Guest
+	Count     func(n int) // hears of connections that begin (1) and end (-1)
 	Log       *slog.Logger
 }
 
@@ -132,9 +133,6 @@ func (p *Ports) reconcile() {
 		if len(p.forwards) < maxDoors {
 			d.failure = p.open(d)
 		}
-		if d.failure != nil {
-			p.config.Log.Info("a port of the guest is not forwarded", "port", port, "error", d.failure)
-		}
 		p.forwards[port] = d
 	}
 }
@@ -157,6 +155,8 @@ func (p *Ports) List() []banger.Port {
 			row.URL = urlOf(d.host, port)
 		} else if d != nil {
 			row.Reason = whyNot(d.host, d.failure)
+		} else {
+			row.Reason = "no address of this host was free for this VM"
 		}
 		list = append(list, row)
 		delete(silent, port)

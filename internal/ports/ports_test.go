@@ -55,7 +55,7 @@ func open(t *testing.T, g *guest, published ...banger.Publish) *Ports {
 	t.Helper()
 	p, err := Open(Config{
 		Address: anAddress(), GuestIP: netip.MustParseAddr("10.77.0.2"), Guest: g, Published: published,
-		Log: slog.New(slog.DiscardHandler),
+		Log: slog.New(slog.DiscardHandler), Count: func(int) {},
 	})
 	if err != nil {
 		t.Fatal(err)

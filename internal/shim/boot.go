@@ -110,6 +110,7 @@ func (s *supervisor) bringUp(b *boot, connect func(*boot) (*guestlink.Link, erro
 	})
 	b.late.Stop()
 	s.log.Info("the guest is ready", "kernel", guest.Kernel, "agent", guest.Version)
+	b.work.Go(func() { s.followListeners(link) })
 	<-link.Conn().Done()
 	s.lost(b, fmt.Sprintf("its agent was lost: %v", link.Conn().Err()))
 }

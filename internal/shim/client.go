@@ -142,6 +142,11 @@ func (c *Client) Explain(ctx context.Context, since time.Time) (string, error) {
 	return e.Line, err
 }
 
+// Ports says where what listens in the guest is on the host.
+func (c *Client) Ports(ctx context.Context) (all []banger.Port, err error) {
+	return all, c.call(ctx, methodPorts, nil, &all)
+}
+
 // Keep makes an ephemeral VM an ordinary one.
 func (c *Client) Keep(ctx context.Context) error { return c.call(ctx, methodKeep, nil, nil) }
 

@@ -27,6 +27,7 @@ type Launch struct {
 	Machine vmm.Config      `json:"machine"`
 	Setup   guestwire.Setup `json:"setup"` // the shim adds time, entropy and network
 	Network *Network        `json:"network,omitempty"`
+	Ports   *Ports          `json:"ports,omitempty"`
 
 	// Restore has the VM begin as a machine that was saved. What cannot be
 	// restored is booted, and so is a VM whose guest reboots.

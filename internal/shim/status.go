@@ -40,7 +40,8 @@ type Status struct {
 	Boots       int                   `json:"boots"`                  // 1, and one more for each reboot inside
 	Guest       guestwire.SetupResult `json:"guest,omitzero"`         // once it was ready
 	Isolation   []string              `json:"isolation,omitempty"`    // what holds the VMM back
-	Streams     int                   `json:"streams,omitempty"`      // to the guest, open now
+	Streams     int                   `json:"streams,omitempty"`      // to the guest, open now; connections to its ports are some
+	Address     string                `json:"address,omitempty"`      // of the VM on the host, where its ports are
 	Restored    string                `json:"restored,omitempty"`     // what the present boot took up: RestoredTemplate and so on; "" for a boot from the start
 	Template    string                `json:"template,omitempty"`     // the present boot is a fork of
 	NotRestored string                `json:"not_restored,omitempty"` // why the first boot is none although it was to be
@@ -123,6 +124,7 @@ const (
 	methodSuspend = "suspend"   // → Exit, when the VMM is gone
 	methodAllow   = "allow"     // Reach → allowed
 	methodNetwork = "network"   // → NetworkReport
+	methodPorts   = "ports"     // → []banger.Port
 	methodExplain = "explain"   // explainRequest → explained
 )
 

@@ -10,6 +10,7 @@ import (
 
 	"banger"
 	"banger/internal/paths"
+	"banger/internal/ports"
 	"banger/internal/vmm"
 	"banger/internal/vnet"
 )
@@ -23,6 +24,8 @@ type supervisor struct {
 	lock     *os.File
 	listener *net.UnixListener
 	console  *consoleLog
+	ports    *ports.Ports // of the guest on the host, nil where there are none
+	prefix   *os.File     // holds the loopback prefix they are of
 	started  time.Time
 	margin   time.Duration  // see stopMargin
 	room     func() bool    // whether there is some for what the guest writes
@@ -53,6 +56,7 @@ type supervisor struct {
 	streams     int // to the guest
 	answering   int // streams of clients being handled
 	touched     time.Time
+	unlisted    error // why the guest's listeners are not known
 	exit        *Exit
 	clients     map[*outbox]bool
 }
@@ -104,6 +108,9 @@ func (s *supervisor) begin(ctx context.Context, opts Options) (err error) {
 			return err
 		}
 	}
+	if err = s.openPorts(); err != nil {
+		return err
+	}
 	return s.bootFirst(ctx)
 }
 
@@ -118,6 +125,7 @@ func (s *supervisor) release() {
 	if s.console != nil {
 		s.console.close()
 	}
+	s.closePorts()
 	if s.network != nil {
 		_ = s.network.Close()
 	}
@@ -205,6 +213,7 @@ func (s *supervisor) status() (Status, <-chan struct{}) {
 		Boots:       s.boots,
 		Guest:       s.boot.guest,
 		Isolation:   s.boot.machine.Isolation(),
+		Address:     s.hostAddress(),
 		Streams:     s.streams,
 		Restored:    s.boot.restored,
 		Template:    s.boot.template,

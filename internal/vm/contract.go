@@ -50,6 +50,7 @@ type View struct {
 	ImageName   string
 	LastError   string
 	Dir         string
+	HostAddress string // its own on the host, while it runs
 	ShimPID     int
 	VMMPID      int
 	BootID      string
@@ -121,6 +122,8 @@ type Service interface {
 	// its disk also while it runs, at once; its processors and memory when it is
 	// stopped (conflict else). It says what changed, or would with DryRun.
 	Set(ctx context.Context, id string, s Set, p Progress) (View, []string, error)
+	// Ports says where what listens in a guest is on the host.
+	Ports(ctx context.Context, id string) ([]banger.Port, error)
 	// Network tells what a guest reached and what it was refused.
 	Network(ctx context.Context, id string) (shim.NetworkReport, error)
 

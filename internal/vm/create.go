@@ -26,6 +26,9 @@ func (m *Manager) Create(ctx context.Context, c Create, p Progress) (View, error
 		return View{}, err
 	}
 	taken, err := m.checkName(ctx, vm.Name)
+	if err == nil && c.Start {
+		err = banger.Wrap(checkPublish(vm.Spec), "cannot create %s", or(vm.Name, "a VM"))
+	}
 	if err != nil {
 		return View{}, err
 	}

@@ -22,6 +22,7 @@ type Deps struct {
 	Shims   Shims
 
 	Templates Templates
+	Loopback  Loopback
 	HostKeys  HostKeys
 
 	Dirs paths.Dirs
@@ -116,6 +117,7 @@ type Shim interface {
 	GrowDisk(ctx context.Context, serial string, size int64) error
 	Allow(ctx context.Context, r shim.Reach) (ended int, err error)
 	Network(ctx context.Context) (shim.NetworkReport, error)
+	Ports(ctx context.Context) ([]banger.Port, error)
 	GuestHealth(ctx context.Context) (guestwire.Health, error)
 	GuestStats(ctx context.Context) (guestwire.GuestStats, error)
 	Close() error

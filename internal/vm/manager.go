@@ -145,6 +145,7 @@ func (m *Manager) view(row banger.VM, hasDir bool, imageNames map[string]string)
 		v.Dir = string(m.Dirs.VM(row.ID))
 	}
 	if status != nil && v.State.Live() {
+		v.HostAddress = status.Address
 		v.ShimPID, v.VMMPID = status.Shim.PID, status.VMMPID
 		v.BootID, v.GuestKernel = status.Guest.BootID, status.Guest.Kernel
 		v.Isolation, v.Template, v.Trace = status.Isolation, status.Template, status.Trace

@@ -76,6 +76,9 @@ func checkSpec(s banger.Spec, p Progress) error {
 	default:
 		return banger.Errorf(banger.BadRequest, "bad init %q: it must be agent or systemd", s.Init)
 	}
+	if _, err := banger.ParsePublishes(s.Publish); err != nil {
+		return err
+	}
 	return checkNetwork(s)
 }
 

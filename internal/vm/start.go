@@ -182,7 +182,7 @@ func (m *Manager) describe(ctx context.Context, row banger.VM, image Image, cfg 
 	b.launch = shim.Launch{
 		ID: row.ID, Name: row.Name, Driver: machine.Driver, Ephemeral: row.Spec.Ephemeral, ReadyTimeout: m.readyTimeout,
 		Machine: m.machine(row, image, kernel, initrd, machine),
-		Network: network,
+		Network: network, Ports: m.portsOf(ctx, row, network, cfg),
 		Setup: guestwire.Setup{
 			Hostname: row.Name, MachineID: row.ID, GuestIP: row.GuestIP,
 			Image: identify(image), Env: image.Env, WorkDir: image.WorkDir, User: image.User, DiskBytes: row.Spec.DiskBytes,

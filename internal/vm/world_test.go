@@ -19,6 +19,7 @@ import (
 	"banger/internal/config"
 	"banger/internal/guestwire"
 	"banger/internal/layers"
+	"banger/internal/loopback"
 	"banger/internal/paths"
 	"banger/internal/shim"
 	"banger/internal/sshkeys"
@@ -52,7 +53,7 @@ type world struct {
 	templates fakeTemplates
 	config    config.Config
 
-	imageErr, kernelErr, initErr, chooseErr error
+	imageErr, kernelErr, initErr, chooseErr, prefixErr error
 }
 
 func newWorld(t testing.TB) *world {
@@ -91,8 +92,14 @@ func (w *world) restart(dirs paths.Dirs) {
 			return Machine{Driver: "fake", Binary: "/bin/vmm", Accel: vmm.TCG}, w.chooseErr
 		},
 		Initramfs: func(context.Context, banger.Kernel) (string, string, error) { return "/initrd", "i1", w.initErr },
-		Templates: &w.templates, HostKeys: &sshkeys.Keys{Dirs: dirs},
+		Templates: &w.templates, Loopback: w, HostKeys: &sshkeys.Keys{Dirs: dirs},
 	})
+}
+
+// Prefix implements Loopback.
+func (w *world) Prefix(_ context.Context, preferred string) (loopback.Prefix, loopback.Owner, error) {
+	p, err := loopback.Parse(preferred)
+	return p, "test", errors.Join(err, w.prefixErr)
 }
 
 func (w *world) reconcile() {
@@ -541,6 +548,10 @@ func (s *fakeShim) Allow(_ context.Context, r shim.Reach) (int, error) {
 	}
 	s.update(func() { s.status.Reach = &r })
 	return 1, nil
+}
+
+func (s *fakeShim) Ports(context.Context) ([]banger.Port, error) {
+	return []banger.Port{{Address: "0.0.0.0:80", URL: "http://127.77.0.2:80"}}, s.gone()
 }
 
 func (s *fakeShim) Network(context.Context) (shim.NetworkReport, error) {

@@ -25,7 +25,8 @@ type launch struct {
 	trace   *trace
 	json    bool // print the VM, not its name
 
-	bring *bringing // a repository to bring in, or nil
+	bring *bringing  // a repository to bring in, or nil
+	tools *bootstrap // what to install for it, or nil
 
 	client *client.Client
 	vm     api.VM

@@ -37,6 +37,11 @@ func (l *launch) bringIn(ctx context.Context, p *progress, g *guestCommand) erro
 	l.vm = vm
 	g.request.Dir = placed(path.Join(vm.Workspace.GuestPath, l.bring.plan.Sub), g.request.Dir)
 	g.request.Under = mise
+	if l.tools != nil {
+		p.say("install tools")
+		guest := workspaceGuest{guestRunner{l.shim}, l.app, vm.Name}
+		return l.tools.install(ctx, guest, vm.Workspace.GuestPath, !l.create.Wait)
+	}
 	return nil
 }
 

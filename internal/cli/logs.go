@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -18,6 +19,9 @@ type logsOptions struct {
 	tail   int
 }
 
+// logSources are the logs that a VM has.
+var logSources = []string{"console", "shim", "bootstrap"}
+
 func newLogs(a *app) *cobra.Command {
 	o := &logsOptions{app: a}
 	cmd := &cobra.Command{
@@ -32,8 +36,8 @@ func newLogs(a *app) *cobra.Command {
 			if o.tail < -1 {
 				return badUsage("bad --tail %d: it is negative", o.tail)
 			}
-			if o.source != "console" && o.source != "shim" {
-				return badUsage("bad --source %q: it must be console or shim", o.source)
+			if !slices.Contains(logSources, o.source) {
+				return badUsage("bad --source %q: it must be console, shim or bootstrap", o.source)
 			}
 			o.ref = args[0]
 			return a.with(cmd, o.run)
@@ -41,9 +45,9 @@ func newLogs(a *app) *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.BoolVarP(&o.follow, "follow", "f", false, "go on printing until the VM ends, or Ctrl-C")
-	flags.StringVar(&o.source, "source", "console", "print the log of `SOURCE`: console or shim")
+	flags.StringVar(&o.source, "source", "console", "print the log of `SOURCE`: console, shim or bootstrap (the installation of a repository's tools)")
 	flags.IntVar(&o.tail, "tail", -1, "print the last `N` lines only")
-	a.completeFlag(cmd, "source", "console", "shim")
+	a.completeFlag(cmd, "source", logSources...)
 	return cmd
 }
 
@@ -51,6 +55,14 @@ func (o *logsOptions) run(ctx context.Context, c *client.Client) error {
 	vm, err := c.VM(ctx, o.ref)
 	if err != nil {
 		return err
+	}
+	if o.source == "bootstrap" {
+		vm, sh, err := o.app.reach(ctx, c, vm.ID)
+		if err != nil {
+			return err
+		}
+		defer sh.Close()
+		return o.printBootstrap(ctx, vm, sh)
 	}
 	log, err := o.log(paths.VM(vm.Dir))
 	if err != nil {

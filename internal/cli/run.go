@@ -8,11 +8,14 @@ import (
 )
 
 type runOptions struct {
-	app     *app
-	path    string // of a repository to bring in, or ""
-	argv    []string
-	shape   shapeFlags
-	bring   workspaceFlags
+	app   *app
+	path  string // of a repository to bring in, or ""
+	argv  []string
+	shape shapeFlags
+	bring workspaceFlags
+
+	noBootstrap bool
+
 	command commandFlags
 	rm      bool
 	detach  bool
@@ -50,6 +53,7 @@ stays when the command has ended, unless --rm is given.`,
 	o.command.register(cmd)
 	o.bring.register(a, cmd)
 	flags := cmd.Flags()
+	flags.BoolVar(&o.noBootstrap, "no-bootstrap", false, "do not install the tools that mise.toml or .tool-versions names")
 	flags.BoolVar(&o.rm, "rm", false, "delete the VM when the command has ended, however it ends")
 	flags.BoolVarP(&o.detach, "detach", "d", false, "start the VM, print its name and return")
 	flags.BoolVar(&o.trace, "trace", false, "say afterwards where the time went")
@@ -117,10 +121,15 @@ func (o *runOptions) check(cmd *cobra.Command) error {
 	if o.bring.dryRun {
 		return o.app.preview(cmd.Context(), plan, o.bring.guestPath)
 	}
+	tools, err := o.bootstrap(plan, vm)
+	if err != nil {
+		return err
+	}
 	vm.Ephemeral, vm.Start, vm.Wait = o.rm, true, o.detach
 	r := &launch{app: o.app, create: vm, request: request, timeout: o.command.timeout, trace: newTrace(), json: o.json}
 	if plan != nil {
 		r.bring = &bringing{app: o.app, plan: plan, guestPath: o.bring.guestPath}
+		r.tools = tools
 	}
 	if o.detach {
 		err = r.detached(cmd.Context())

@@ -61,7 +61,10 @@ func (b *bringing) deliver(ctx context.Context, c *client.Client, vm api.VM, sh 
 		b.app.warn("cannot note the workspace of %s: %v", vm.Name, err)
 	}
 	b.report(done)
-	return vm, nil
+	if b.plan.ToolFile() == "" || done.Nothing {
+		return vm, nil
+	}
+	return vm, workspaceGuest{guestRunner{sh}, b.app, vm.Name}.trust(ctx, done.GuestPath)
 }
 
 func (b *bringing) report(done *workspace.Prepared) {

@@ -9,6 +9,8 @@ package guestlink
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"io"
 	"net"
 	"time"
 
@@ -93,6 +95,28 @@ func (l *Link) Shutdown(ctx context.Context, timeout time.Duration) error {
 // Stat asks what a path in the guest is.
 func (l *Link) Stat(ctx context.Context, path string) (st guestwire.FileStat, err error) {
 	return st, l.call(ctx, guestwire.MethodStat, guestwire.StatRequest{Path: path}, &st)
+}
+
+// Put unpacks a tar stream below a directory of the guest. Files become root's.
+func (l *Link) Put(ctx context.Context, dir string, from io.Reader) error {
+	body, err := json.Marshal(guestwire.Copy{Path: dir})
+	if err != nil {
+		return err
+	}
+	s, err := l.conn.Open(guestwire.KindPut, body)
+	if err != nil {
+		return Error(err)
+	}
+	defer context.AfterFunc(ctx, s.Reset)()
+	to := s.Writer(guestwire.Stdin)
+	_, copyErr := io.Copy(to, from)
+	if copyErr != nil {
+		s.Reset()
+	} else {
+		_ = to.Close()
+	}
+	_, err = s.Wait(ctx)
+	return Error(errors.Join(err, copyErr))
 }
 
 // Changes counts the files of the guest's disk that were changed since a moment

@@ -158,6 +158,10 @@ func (v VM) Record() string { return filepath.Join(string(v), "vm.json") }
 // Disk is the writable ext4 file.
 func (v VM) Disk() string { return filepath.Join(string(v), "disk.ext4") }
 
+// Seed is a tar stream of the user's files that the guest gets when it is first
+// up. Then it goes.
+func (v VM) Seed() string { return filepath.Join(string(v), "seed.tar") }
+
 // HostKey is the private key by which ssh knows the VM. It is made when it is
 // first needed.
 func (v VM) HostKey() string { return filepath.Join(string(v), "ssh_host_ed25519_key") }

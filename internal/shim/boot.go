@@ -104,6 +104,10 @@ func (s *supervisor) bringUp(b *boot, connect func(*boot) (*guestlink.Link, erro
 		return
 	}
 	b.trace.mark("contract")
+	if err := s.plantSeed(link); err != nil {
+		s.notUp(b, fmt.Sprintf("it could not be given your files: %v", err))
+		return
+	}
 	s.update(func() {
 		b.link, b.guest, b.readyAt, b.problem = link, guest, time.Now(), ""
 		b.trace.ready = true

@@ -132,6 +132,9 @@ func (m *Manager) build(ctx context.Context, c Create, vm banger.VM, image Image
 	if err := m.makeDir(ctx, vm, b.fork); err != nil {
 		return false, err
 	}
+	if err := writeSeed(m.Dirs.VM(vm.ID).Seed(), cfg.FileSync, p.Warn); err != nil {
+		return false, err
+	}
 	watch.mark("disk")
 	if !c.Start {
 		vm.Runtime.Creating = false

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -267,6 +268,28 @@ func (r repository) included(ctx context.Context) ([]string, error) {
 	all, err := r.git.list(ctx, "ls-files", "-z", "--others", "--ignored", "--exclude-from="+file)
 	all = slices.DeleteFunc(all, func(path string) bool { return strings.HasSuffix(path, "/") })
 	return all, banger.Wrap(err, "cannot follow %s", file)
+}
+
+// toolFiles name the tools of a repository, for mise.
+var toolFiles = []string{".mise.toml", "mise.toml", ".tool-versions"}
+
+// ToolFile is the file that names the repository's tools, "" for none.
+func (p *Plan) ToolFile() string {
+	for _, name := range toolFiles {
+		if _, err := os.Stat(filepath.Join(p.Root, name)); err == nil {
+			return name
+		}
+	}
+	return ""
+}
+
+// HostProgram is where the host has a program, "" for nowhere.
+func HostProgram(name string) string {
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return ""
+	}
+	return path
 }
 
 // Count says how many files would go in, and how many bytes they have.

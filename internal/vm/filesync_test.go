@@ -1,0 +1,75 @@
+package vm
+
+import (
+	"archive/tar"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"banger/internal/config"
+)
+
+func TestSeedHasTheFilesWithTheirModesAndNoLinksInside(t *testing.T) {
+	home := t.TempDir()
+	for name, mode := range map[string]os.FileMode{"dir/sub/script": 0o755, "dir/secret": 0o600, "real": 0o644} {
+		if err := os.MkdirAll(filepath.Dir(home+"/"+name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(home+"/"+name, []byte(name), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for link, target := range map[string]string{"link": "real", "dir/inner": "/etc/passwd", "dirlink": "dir"} {
+		if err := os.Symlink(target, home+"/"+link); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var warnings []string
+	err := writeSeed(home+"/seed", []config.FileSync{
+		{Host: home + "/link", Guest: "/root/.config/one", Mode: 0o600},
+		{Host: home + "/missing", Guest: "/root/two", Mode: 0o600},
+		{Host: home + "/dirlink", Guest: "/root/three", Mode: 0o600},
+	}, func(w string) { warnings = append(warnings, w) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(home + "/seed")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	got := ""
+	for in := tar.NewReader(f); ; {
+		h, err := in.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		content, _ := io.ReadAll(in)
+		got += fmt.Sprintf("%s %o %s\n", h.Name, h.Mode, content)
+	}
+	want := "root/.config/one 600 real\nroot/three/ 755 \nroot/three/secret 600 dir/secret\nroot/three/sub/ 755 \nroot/three/sub/script 755 dir/sub/script\n"
+	if got != want {
+		t.Errorf("the seed has\n%s, want\n%s", got, want)
+	}
+	all := strings.Join(warnings, "\n")
+	if len(warnings) != 2 || !strings.Contains(all, "file_sync[1]") || !strings.Contains(all, "dir/inner was left out") {
+		t.Errorf("warnings %q", warnings)
+	}
+}
+
+func TestSeedThatCannotBeReadIsAnError(t *testing.T) {
+	home := t.TempDir()
+	if err := os.MkdirAll(home+"/fifo-dir", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	err := writeSeed(home+"/seed", []config.FileSync{{Host: home + "/seed", Guest: "/root/x"}, {Host: "/dev/null", Guest: "/root/y"}}, func(string) {})
+	if err == nil || !strings.Contains(err.Error(), "file_sync[1]") {
+		t.Errorf("%v; want one about file_sync[1]", err)
+	}
+}

@@ -1,0 +1,141 @@
+package e2e
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"banger/test/world"
+)
+
+// repository makes one on the host and gives its path.
+func repository(t *testing.T, script string) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "project")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("bash", "-ec", "git init -q -b main; git config user.name P; git config user.email p@example.com\n"+script)
+	cmd.Dir = dir
+	cmd.Env = append(shared.Env(), "GIT_CONFIG_NOSYSTEM=1")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return dir
+}
+
+const oddRepository = `
+echo first >README; mkdir -p "sub/with space"; echo x >"sub/with space/$(printf 'new\nline')"
+ln -s README link; ln -s nowhere dangling; : >empty; printf '#!/bin/sh\necho ran\n' >run; chmod 755 run
+head -c 100M /dev/zero | tr '\0' 'z' >large
+git add -A; git commit -qm one; git tag v1
+echo changed >README; rm empty; echo u >untracked`
+
+// tree lists files with modes and sums, the same on both sides.
+const tree = `find . -path ./.git -prune -o \( -type f -printf '%m %P\0' -o -type l -printf 'l %P %l\0' \) | sort -z | tr '\0' '|'
+find . -path ./.git -prune -o -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum`
+
+func TestRepositoryInAGuestIsAsOnTheHost(t *testing.T) {
+	dir := repository(t, oddRepository)
+	shared.must(t, "run", "-d", "--name", "workspace", "--memory", "512", "--include-untracked", dir)
+	t.Cleanup(func() { shared.Banger("rm", "-f", "workspace") })
+	cmd := exec.Command("bash", "-c", tree)
+	cmd.Dir = dir
+	host := world.Finish(cmd)
+	if guest := shared.must(t, "exec", "workspace", "--", "bash", "-c", tree); guest != strings.TrimSpace(host.Stdout) {
+		t.Errorf("the guest has\n%s, the host\n%s", guest, host.Stdout)
+	}
+	want := "M README\n D empty\n?? untracked"
+	if got := shared.must(t, "exec", "workspace", "--", "git", "status", "--short"); got != want {
+		t.Errorf("git status in the guest is %q, want %q", got, want)
+	}
+	if got := shared.must(t, "exec", "workspace", "--", "git", "fsck", "--no-dangling"); got != "" {
+		t.Errorf("git fsck: %s", got)
+	}
+
+	// The daemon may end between prepare and exec.
+	shared.must(t, "daemon", "stop", "--force")
+	if got := shared.must(t, "exec", "-w", "sub", "workspace", "--", "pwd"); got != "/root/repo/sub" {
+		t.Errorf("exec begins in %q", got)
+	}
+}
+
+func TestPrepareThatIsKilledLeavesAVMThatWorks(t *testing.T) {
+	dir := repository(t, oddRepository)
+	shared.start(t, "cut-short")
+	cmd := shared.Command("vm", "workspace", "prepare", "cut-short", dir)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	// Killed in the middle of the large file.
+	eventually(t, "the large file has begun to come", func() bool {
+		r := shared.Banger("exec", "cut-short", "--", "stat", "-c", "%s", "/root/repo/large")
+		n, _ := strconv.Atoi(strings.TrimSpace(r.Stdout))
+		return n > 0
+	})
+	_ = cmd.Process.Signal(syscall.SIGKILL)
+	_ = cmd.Wait()
+	if r := shared.Banger("exec", "cut-short", "--", "test", "-e", "/root/repo/.git/banger/since"); r.Status == 0 {
+		t.Fatal("it was not killed in the middle")
+	}
+	shared.must(t, "vm", "workspace", "prepare", "cut-short", dir)
+	if got := shared.must(t, "exec", "cut-short", "--", "git", "status", "--short"); got != "M README\n D empty" {
+		t.Errorf("git status in the guest is %q", got)
+	}
+}
+
+func TestFilesOfTheOwnersHomeAreInEveryNewVM(t *testing.T) {
+	w := borrowedWorld(t, "synced")
+	files := map[string]string{
+		".config/banger/config.toml": "[[file_sync]]\nhost = \"~/.toolrc\"\nguest = \"~/.toolrc\"\n[[file_sync]]\nhost = \"~/.missing\"\nguest = \"~/x\"\n",
+		".toolrc":                    "colour = yes\n",
+	}
+	for name, content := range files {
+		path := filepath.Join(w.Home, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := w.Banger("run", "--rm", "--cold", "--memory", "512", "--", "sh", "-c", "cat /root/.toolrc; stat -c '%a %U:%G' /root/.toolrc")
+	if r.Status != 0 || r.Stdout != "colour = yes\n600 root:root\n" || !strings.Contains(r.Stderr, "file_sync[1]") {
+		t.Errorf("status %d, %q\n%s", r.Status, r.Stdout, r.Stderr)
+	}
+}
+
+// standInMise says what it was asked to do; the real one needs a network.
+const standInMise = `#!/bin/sh
+case $1 in
+trust) echo "trusted in $PWD" >>/root/mise-log;;
+install) echo "installed in $PWD" | tee -a /root/mise-log;;
+exec) shift 2; MISE=yes exec "$@";;
+esac
+`
+
+func TestToolsOfARepositoryAreInstalledByMise(t *testing.T) {
+	w := borrowedWorld(t, "tools")
+	config := filepath.Join(w.Home, ".config/banger/config.toml")
+	bin := filepath.Join(w.Home, "mise")
+	for path, content := range map[string]string{config: "mise_bin = \"~/mise\"\n", bin: standInMise} {
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(content), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dir := repository(t, "echo '[tools]' >mise.toml; git add -A; git commit -qm one")
+	w.must(t, "run", "-d", "--cold", "--memory", "512", "--allow", "example.com", "--name", "tools", dir)
+	if got := w.must(t, "vm", "logs", "--source", "bootstrap", "tools"); got != "installed in /root/repo" {
+		t.Errorf("the bootstrap's log is %q", got)
+	}
+	if got := w.must(t, "exec", "tools", "--", "sh", "-c", "echo $MISE; sort -u /root/mise-log"); got != "yes\ninstalled in /root/repo\ntrusted in /root/repo" {
+		t.Errorf("mise was asked for %q", got)
+	}
+}

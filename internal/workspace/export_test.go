@@ -265,6 +265,9 @@ git config format.subjectPrefix NOT; git config format.attach true; git config f
 	writeFile(t, file, b.String())
 	clone := *r
 	clone.repo = filepath.Join(r.repo, "../clone")
+	if !strings.Contains(b.String(), "\n+1\n") {
+		t.Errorf("the mails cannot be read:\n%s", b.String())
+	}
 	clone.onHost("git am -q " + file)
 	clone.sameFiles()
 	if got := clone.host("log", "--format=%s", "-2"); got != "second\nFirst: a subject\n" {

@@ -49,6 +49,7 @@ var lines = []line{
 	{"idle", (*benchmark).idle},
 	{"memory", (*benchmark).memory},
 	{"list", (*benchmark).list},
+	{"export", (*benchmark).export},
 }
 
 func lineNames() (names []string) {

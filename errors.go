@@ -3,6 +3,7 @@ package banger
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Code says what kind of failure an Error is. Codes travel over the API
@@ -47,13 +48,17 @@ func Errorf(code Code, format string, args ...any) *Error {
 	return &Error{Code: code, Message: err.Error(), Hints: HintsOf(err), cause: errors.Unwrap(err)}
 }
 
-// Wrap puts what could not be done in front of err and keeps its code and
-// hints. It returns nil for a nil err.
+// Wrap puts what could not be done in front of err, unless it stands there, and
+// keeps its code and hints. It returns nil for a nil err.
 func Wrap(err error, format string, args ...any) error {
 	if err == nil {
 		return nil
 	}
-	return Errorf(CodeOf(err), "%s: %w", fmt.Sprintf(format, args...), err)
+	what := fmt.Sprintf(format, args...)
+	if strings.HasPrefix(err.Error(), what+": ") {
+		return err
+	}
+	return Errorf(CodeOf(err), "%s: %w", what, err)
 }
 
 // Hint adds a remedy and returns the same error, so that it can be chained.

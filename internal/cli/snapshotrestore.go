@@ -46,6 +46,10 @@ func (o *snapshotRestoreOptions) run(ctx context.Context, c *client.Client, ref,
 		return err
 	}
 	s, err := banger.Resolve("snapshot", snapshot, all)
+	if banger.CodeOf(err) == banger.NotFound {
+		return banger.Errorf(banger.NotFound, "cannot restore %s: it has no snapshot %q", vm.Name, snapshot).
+			Hint("banger vm snapshot list %s", vm.Name)
+	}
 	if err != nil {
 		return banger.Wrap(err, "cannot restore %s", vm.Name)
 	}

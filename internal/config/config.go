@@ -125,7 +125,7 @@ func (c *Config) apply(path string, text []byte, host Host, origins map[string]s
 				return nil, e.bad(path, err)
 			}
 		default:
-			return nil, e.bad(path, errNoKey).Hint("banger config show lists every key")
+			return nil, e.bad(path, errNoKey).Hint("remove that line; banger config show then lists every key")
 		}
 	}
 	if err := c.checkFileSync(path, host, origins); err != nil {

@@ -42,8 +42,12 @@ func (e *exam) configuration(context.Context) {
 
 func (e *exam) vmm(context.Context) {
 	bin, version, err := qemu.Find(e.config.QEMUBin)
-	if err != nil {
+	if err != nil && banger.CodeOf(err) == banger.NotFound && e.config.QEMUBin == "" {
 		e.add("qemu", Fail, err.Error(), e.host.install("qemu-system-x86_64"))
+		return
+	}
+	if err != nil {
+		e.add("qemu", Fail, err.Error(), banger.HintsOf(err)...)
 		return
 	}
 	e.qemu = bin

@@ -55,14 +55,14 @@ func (m Manager) Installable(ctx context.Context) error {
 
 // Restartable says whether there is a service to restart.
 func (m Manager) Restartable(ctx context.Context) error {
+	if err := m.Reachable(ctx); err != nil {
+		return err // to install it would not help
+	}
 	author, err := Written(m.Path)
 	if err == nil && author == Nobody {
 		err = banger.Errorf(banger.NotFound, "it is not installed").Hint("banger system install")
 	}
-	if err != nil {
-		return err
-	}
-	return m.Reachable(ctx)
+	return err
 }
 
 // Restart restarts the service; VMs go on.

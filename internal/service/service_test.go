@@ -139,12 +139,20 @@ func TestWithoutSystemdNothingIsWritten(t *testing.T) {
 		if author, _ := Written(m.Path); author != Nobody || len(s.did()) > 1 {
 			t.Errorf("%s: something was done", name)
 		}
-		if err := m.Restart(t.Context()); banger.CodeOf(err) != banger.NotFound {
+		if err := m.Restart(t.Context()); banger.CodeOf(err) != banger.Unavailable {
 			t.Errorf("%s: restart: %v", name, err)
 		}
 		if st, err := m.Status(t.Context()); err != nil || st.State != "unknown" {
 			t.Errorf("%s: %+v, %v", name, st, err)
 		}
+	}
+}
+
+func TestRestartOfWhatIsNotInstalledSaysHow(t *testing.T) {
+	m, s := newManager(t)
+	err := m.Restart(t.Context())
+	if banger.CodeOf(err) != banger.NotFound || banger.HintsOf(err)[0] != "banger system install" || len(s.did()) > 0 {
+		t.Errorf("%v", err)
 	}
 }
 

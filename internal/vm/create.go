@@ -49,7 +49,7 @@ func (m *Manager) Create(ctx context.Context, c Create, p Progress) (View, error
 		m.undo(ctx, vm)
 	}
 	if err != nil {
-		return View{}, banger.Wrap(cancelled(work, err), "cannot create %s", vm.Name)
+		return View{}, banger.Wrap(m.missing(vm, image, cancelled(work, err)), "cannot create %s", vm.Name)
 	}
 	return m.Get(ctx, vm.ID)
 }

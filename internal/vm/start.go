@@ -101,7 +101,7 @@ func (m *Manager) boot(ctx context.Context, id string, was *shim.Suspended, cold
 	}
 	b, err := m.describe(ctx, row, image, cfg)
 	if err != nil {
-		return nil, err
+		return nil, m.missing(row, image, err)
 	}
 	switch {
 	case was != nil && cold:
@@ -124,7 +124,8 @@ func (m *Manager) boot(ctx context.Context, id string, was *shim.Suspended, cold
 		watch.mark("disk")
 	}
 	b.launch.Trace = watch.phases
-	return m.begin(ctx, row, b, p)
+	l, err := m.begin(ctx, row, b, p)
+	return l, m.missing(row, image, err)
 }
 
 // begin starts a VM that is described. The row says so first: a daemon that

@@ -24,10 +24,15 @@ const oldestMajor, oldestMinor = 7, 2
 // Find gives QEMU's executable and its version. path is the configured one, or
 // empty to look in PATH.
 func Find(path string) (bin, version string, err error) {
-	if path == "" {
+	configured := path != ""
+	if !configured {
 		path = program
 	}
 	bin, err = exec.LookPath(path)
+	if err != nil && configured {
+		return "", "", banger.Errorf(banger.NotFound, "cannot find QEMU where qemu_bin says: %w", err).
+			Hint("correct qemu_bin in the configuration, or remove it to have QEMU looked for in PATH")
+	}
 	if err != nil {
 		return "", "", banger.Errorf(banger.NotFound, "cannot find QEMU: %w", err).
 			Hint("sudo apt-get install qemu-system-x86")

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -66,6 +67,7 @@ func TestScripts(t *testing.T) {
 		ContinueOnError: true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"status": cmdStatus, "matches": cmdMatches, "foreigndb": cmdForeignDB,
+			"foreignvm": cmdForeignVM, "helps": cmdHelps, "points": cmdPoints,
 		},
 	})
 }
@@ -193,4 +195,41 @@ func cmdForeignDB(ts *testscript.TestScript, _ bool, args []string) {
 	if err != nil {
 		ts.Fatalf("%v", err)
 	}
+}
+
+// cmdForeignVM writes another tool's row, while no daemon runs: foreignvm NAME.
+func cmdForeignVM(ts *testscript.TestScript, _ bool, args []string) {
+	ctx := context.Background()
+	s, err := store.Open(ctx, filepath.Join(ts.Getenv("XDG_STATE_HOME"), "banger", "state.db"))
+	if err == nil {
+		row := banger.VM{ID: banger.NewID(), Name: args[0], ImageID: strings.Repeat("cd", 16), State: banger.StateStopped}
+		_, err = s.ReserveVM(ctx, row, "10.77.0.0/16")
+		err = errors.Join(err, s.Close())
+	}
+	if err != nil {
+		ts.Fatalf("%v", err)
+	}
+}
+
+// cmdHelps runs a command that must fail with a status and the hint to run
+// another, runs that, and then the first again, which must succeed:
+// helps 1 'banger vm stop devbox' banger rm devbox.
+func cmdHelps(ts *testscript.TestScript, _ bool, args []string) {
+	cmdPoints(ts, false, args)
+	cmdStatus(ts, false, append([]string{"0"}, args[2:]...))
+}
+
+// cmdPoints is cmdHelps for a hint at something else to do or to look at: the first
+// command is not run again.
+func cmdPoints(ts *testscript.TestScript, _ bool, args []string) {
+	cmdStatus(ts, false, append([]string{args[0]}, args[2:]...))
+	said := ts.ReadFile("stderr")
+	hinted := slices.ContainsFunc(strings.Split(said, "\n"), func(line string) bool {
+		hint, is := strings.CutPrefix(line, "hint: ")
+		return is && strings.Contains(hint, args[1])
+	})
+	if !strings.HasPrefix(said, "banger: ") || !hinted {
+		ts.Fatalf("no hint says %q:\n%s", args[1], said)
+	}
+	cmdStatus(ts, false, []string{"0", "sh", "-c", args[1]})
 }

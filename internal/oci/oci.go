@@ -86,7 +86,8 @@ func find(ctx context.Context, ref Ref, access banger.Access, cache Cache) (*Ima
 	if err != nil {
 		return nil, err
 	}
-	found, err := remote.Get(ref, remote.WithContext(ctx), remote.WithTransport(from.transport), remote.WithPlatform(platform))
+	// The inner one: what is asked for by digest is checked by its type.
+	found, err := remote.Get(ref.Reference, remote.WithContext(ctx), remote.WithTransport(from.transport), remote.WithPlatform(platform))
 	if err != nil {
 		return nil, err
 	}

@@ -61,6 +61,45 @@ func (c *Client) PullImage(ctx context.Context, req api.PullImage, on Watch) (i 
 	return i, err
 }
 
+// RegisterImage makes an image of a file, named by an absolute path.
+func (c *Client) RegisterImage(ctx context.Context, req api.RegisterImage, on Watch) (i api.Image, err error) {
+	err = c.stream(ctx, "/images/register", req, on, &i)
+	return i, err
+}
+
+// ImportImage makes an image of a pack, named by an absolute path.
+func (c *Client) ImportImage(ctx context.Context, req api.ImportImage, on Watch) (i api.Image, err error) {
+	err = c.stream(ctx, "/images/import", req, on, &i)
+	return i, err
+}
+
+// ExportImage writes a pack of an image to an absolute path.
+func (c *Client) ExportImage(ctx context.Context, ref string, req api.ExportImage, on Watch) (i api.Image, err error) {
+	if ref == "" {
+		return i, noReference("image")
+	}
+	err = c.stream(ctx, at("/images", ref, "/export"), req, on, &i)
+	return i, err
+}
+
+// PromoteImage copies a registered image's file to banger's own directory.
+func (c *Client) PromoteImage(ctx context.Context, ref string, on Watch) (i api.Image, err error) {
+	if ref == "" {
+		return i, noReference("image")
+	}
+	err = c.stream(ctx, at("/images", ref, "/promote"), nil, on, &i)
+	return i, err
+}
+
+// RenameImage gives an image another name.
+func (c *Client) RenameImage(ctx context.Context, ref, name string) (i api.Image, err error) {
+	if ref == "" {
+		return i, noReference("image")
+	}
+	err = c.call(ctx, http.MethodPatch, at("/images", ref, ""), api.ChangeImage{Name: name}, &i)
+	return i, err
+}
+
 // PruneCache removes what can be made again and nothing uses; with DryRun it
 // only says what that is.
 func (c *Client) PruneCache(ctx context.Context, req api.PruneCache) (p api.Pruned, err error) {

@@ -42,6 +42,11 @@ package api
 //	GET    /v1/images/REF               Image
 //	DELETE /v1/images/REF               nothing
 //	POST   /v1/images/pull              PullImage → Image *
+//	PATCH  /v1/images/REF               ChangeImage → Image
+//	POST   /v1/images/register          RegisterImage → Image *
+//	POST   /v1/images/import            ImportImage → Image *
+//	POST   /v1/images/REF/export        ExportImage → Image *
+//	POST   /v1/images/REF/promote       → Image *
 //	POST   /v1/images/cache/prune       PruneCache → Pruned
 //	GET    /v1/kernels?available=BOOL   []Kernel
 //	GET    /v1/kernels/NAME             Kernel

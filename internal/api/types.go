@@ -219,6 +219,29 @@ type PullImage struct {
 	Access banger.Access `json:"access,omitzero"`
 }
 
+// RegisterImage makes an image of a person's own file, by absolute path.
+type RegisterImage struct {
+	Name   string `json:"name"`
+	Rootfs string `json:"rootfs" minLength:"1" doc:"an ext4 file, which stays where it is and is never written"`
+	ImageKernel
+}
+
+// ImportImage makes an image of a pack.
+type ImportImage struct {
+	Path string `json:"path" minLength:"1"`
+	Name string `json:"name,omitempty" doc:"default: the one in the pack"`
+}
+
+// ExportImage writes a pack.
+type ExportImage struct {
+	Path string `json:"path" minLength:"1"`
+}
+
+// ChangeImage gives an image another name.
+type ChangeImage struct {
+	Name string `json:"name" minLength:"1"`
+}
+
 // ImageKernel is what an image's VMs boot: a kernel of the store, or one taken
 // from files by absolute path. Without either it is the configured one.
 type ImageKernel struct {
@@ -236,6 +259,8 @@ type PruneCache struct {
 // Pruned is what went, or would go.
 type Pruned struct {
 	Templates  []Template `json:"templates"`
+	Blobs      int        `json:"blobs" doc:"layers of images"`
+	BlobBytes  int64      `json:"blob_bytes"`
 	FreedBytes int64      `json:"freed_bytes"`
 }
 

@@ -117,6 +117,9 @@ func Rename(from, to string) error {
 	return syncPath(filepath.Dir(to))
 }
 
+// Sync has what was written to a file on disk when it returns.
+func Sync(path string) error { return syncPath(path) }
+
 // SHA256 hashes the file at path.
 func SHA256(ctx context.Context, path string) (string, error) {
 	f, err := os.Open(path)

@@ -22,8 +22,8 @@ func newCachePrune(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "prune",
 		Short: "Remove what can be made again and nothing uses",
-		Long: `Remove the templates that no running VM is a fork of, and say how much disk space that frees. The
-next VM of the same shape boots, and leaves a new template.`,
+		Long: `Remove the templates that no running VM is a fork of, and the layers of which no image is made, and
+say how much disk space that frees. The next VM of the same shape boots, and leaves a new template.`,
 		Example: `  banger image cache prune --dry-run`,
 		Args:    exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -56,6 +56,9 @@ func (a *app) printPruned(p api.Pruned, dry bool) error {
 				banger.FormatSize(tm.MemoryMiB*banger.MiB), banger.ApproxSize(tm.SizeBytes), age(tm.UsedAt, time.Now()))
 		}
 		a.print(t)
+	}
+	if p.Blobs > 0 {
+		a.say("%d layers and configurations of images (%s)", p.Blobs, banger.ApproxSize(p.BlobBytes))
 	}
 	a.say("%s %s", verb, banger.ApproxSize(p.FreedBytes))
 	return nil

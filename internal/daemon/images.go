@@ -45,10 +45,13 @@ func (i *images) Image(ctx context.Context, id string) (vm.Image, error) {
 }
 
 func (i *images) load(row banger.Image) (vm.Image, error) {
-	if !row.Managed {
-		return vm.Image{Image: row}, nil
+	_, r, err := image.Load(i.recordDir(row))
+	if !row.Managed && banger.CodeOf(err) == banger.NotFound {
+		return vm.Image{Image: row}, nil // of another tool
 	}
-	_, r, err := image.Load(row.ArtifactDir)
+	if err == nil {
+		err = r.Unchanged()
+	}
 	return vm.Image{Image: row, Digest: r.Digest, Env: r.Env, WorkDir: r.WorkDir, User: r.User, Kernel: r.Kernel}, err
 }
 
@@ -99,10 +102,7 @@ func (i *images) remove(ctx context.Context, row banger.Image) error {
 	if err := i.store.DeleteImage(ctx, row.ID); err != nil {
 		return err
 	}
-	if !row.Managed || row.ArtifactDir != i.dirs.Image(row.ID) {
-		return nil // the user's own files
-	}
-	return discard(i.dirs, row.ArtifactDir)
+	return discard(i.dirs, i.dirs.Image(row.ID)) // never a person's own files
 }
 
 // discard removes a directory so that nobody ever sees half of it. What a
@@ -186,7 +186,7 @@ func shownImage(row banger.Image, users []string) api.Image {
 		BuildSize: row.BuildSize, UsedBy: list(users), CreatedAt: row.CreatedAt, UpdatedAt: row.UpdatedAt,
 	}
 	// An image whose directory is gone can still be listed and deleted.
-	if _, record, err := image.Load(row.ArtifactDir); row.Managed && err == nil {
+	if _, record, err := image.Load(row.ArtifactDir); err == nil && record.ID == row.ID {
 		out.Digest, out.Source, out.SizeBytes = "sha256:"+record.Digest, record.Source, record.SizeBytes
 		out.Env, out.WorkDir, out.User = record.Env, record.WorkDir, record.User
 		out.Entrypoint, out.Cmd = record.Entrypoint, record.Cmd

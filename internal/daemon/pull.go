@@ -32,6 +32,9 @@ func (p *pull) complete() (err error) {
 		}
 		return nil
 	}
+	if p.Ref != (oci.Ref{}) {
+		return nil
+	}
 	if p.Ref, err = oci.Parse(p.ref); err != nil {
 		return err
 	}
@@ -94,7 +97,10 @@ func (i *images) make(ctx context.Context, p pull, stage func(string)) (banger.I
 
 func (d *daemon) pullImage(_ context.Context, in *given[api.PullImage]) (job, error) {
 	ask := in.Body
-	p := pull{ref: ask.Ref, force: ask.Force, PullRequest: image.PullRequest{Name: ask.Name, Access: ask.Access, OwnUser: ask.OwnUser}}
+	p := pull{ref: d.images.builder.RefOf(ask.Ref), force: ask.Force, PullRequest: image.PullRequest{Name: ask.Name, Access: ask.Access, OwnUser: ask.OwnUser}}
+	if p.ref != ask.Ref {
+		p.Name = cmp.Or(ask.Name, ask.Ref)
+	}
 	var err error
 	if p.BuildSize, err = buildSize(ask.Size); err != nil {
 		return job{}, err
@@ -145,4 +151,18 @@ func (d *daemon) kernelOf(ctx context.Context, image string, ask api.ImageKernel
 	stage("import the kernel")
 	k, err := d.kernels.Import(ctx, kernel.ImportRequest{Name: image, Vmlinuz: ask.Kernel, Modules: ask.Modules})
 	return k.Digest, files, err
+}
+
+// layersOfUse says which blobs of the cache are worth keeping: those of images
+// that there are, which share them with newer ones of the same kind.
+func (d *daemon) layersOfUse() (func(digest string) bool, error) {
+	rows, err := d.images.store.Images(context.Background())
+	used := map[string]bool{}
+	for _, row := range rows {
+		_, record, err := image.Load(row.ArtifactDir)
+		for _, layer := range record.Layers {
+			used[layer] = err == nil
+		}
+	}
+	return func(digest string) bool { return used[digest] }, err
 }

@@ -45,6 +45,12 @@ func (d *daemon) routes(r huma.API) {
 	remove(r, d, "/images/{ref}", "image.delete", "Delete an image nothing uses", d.deleteImage)
 	stream[api.Image](r, d, "/images/pull", "image.pull", "Get an image of the catalogue or of a registry", d.pullImage)
 
+	patch(r, d, "/images/{ref}", "image.rename", "Give an image another name", d.renameImage)
+	stream[api.Image](r, d, "/images/register", "image.register", "Make an image of a file", d.registerImage)
+	stream[api.Image](r, d, "/images/import", "image.import", "Make an image of a pack", d.importImage)
+	stream[api.Image](r, d, "/images/{ref}/export", "image.export", "Write a pack of an image", d.exportImage)
+	stream[api.Image](r, d, "/images/{ref}/promote", "image.promote", "Copy a registered image's file to banger's own", d.promoteImage)
+
 	post(r, d, "/images/cache/prune", "image.cache.prune", "Remove what can be made again and nothing uses", d.pruneCache)
 
 	get(r, d, "/kernels", "kernel.list", "List all kernels", d.listKernels)

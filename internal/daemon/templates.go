@@ -181,7 +181,12 @@ func (d *daemon) pruneCache(ctx context.Context, in *struct{ Body *api.PruneCach
 		})
 		out.FreedBytes += t.Size
 	}
-	return out, banger.Wrap(err, "cannot prune the cache")
+	keep, keepErr := d.layersOfUse()
+	if keepErr == nil {
+		out.Blobs, out.BlobBytes, keepErr = d.images.builder.Cache.Prune(keep, how.DryRun)
+		out.FreedBytes += out.BlobBytes
+	}
+	return out, banger.Wrap(errors.Join(err, keepErr), "cannot prune the cache")
 }
 
 // lastLine is the last line of a text that has one.

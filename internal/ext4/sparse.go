@@ -2,9 +2,24 @@ package ext4
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"os"
 )
+
+// WriteSparse writes what r holds to a new file, its zeros as holes.
+func WriteSparse(path string, r io.Reader) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	sparse := &sparseFile{f: f}
+	if _, err := io.CopyBuffer(struct{ io.Writer }{sparse}, r, make([]byte, 1<<20)); err != nil {
+		return err
+	}
+	return errors.Join(sparse.finish(), f.Sync(), f.Close())
+}
 
 // sparseFile turns zeros written behind the end of a new file into holes, so
 // that neither the file system's padding nor large sparse files in it cost

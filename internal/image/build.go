@@ -2,7 +2,6 @@ package image
 
 import (
 	"context"
-	"encoding/json"
 	"os"
 	"path/filepath"
 	"time"
@@ -95,7 +94,7 @@ func (b Builder) find(name string, wanted func(Record) bool) (banger.Image, bool
 		if !banger.IsID(e.Name()) {
 			continue
 		}
-		if img, r, err := Load(filepath.Join(b.Dir, e.Name())); err == nil && r.Name == name && wanted(r) {
+		if img, r, err := Load(filepath.Join(b.Dir, e.Name())); err == nil && img.Managed && r.Name == name && wanted(r) {
 			return img, true
 		}
 	}
@@ -113,11 +112,7 @@ func (b Builder) publish(ctx context.Context, dir string, r Record) error {
 	if r.Digest, err = artifact.SHA256(ctx, rootfs); err != nil {
 		return err
 	}
-	content, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := artifact.WriteFile(filepath.Join(dir, recordFile), append(content, '\n')); err != nil {
+	if err := writeRecord(dir, r); err != nil {
 		return err
 	}
 	final := filepath.Join(dir, "image")

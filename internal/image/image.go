@@ -45,6 +45,8 @@ type Record struct {
 	Ref      string   `json:"ref,omitempty"`      // of an image of a registry
 	Manifest string   `json:"manifest,omitempty"` // its digest
 	Layers   []string `json:"layers,omitempty"`   // digests, the lowest first
+
+	Registered *Registered `json:"registered,omitempty"` // of an image that is a person's own file
 }
 
 // Entry is one image of the catalogue: what Build can make.
@@ -76,12 +78,16 @@ func Load(dir string) (banger.Image, Record, error) {
 	case err != nil:
 		return banger.Image{}, r, banger.Errorf(banger.Internal, "cannot read the image in %s: %w", dir, err)
 	}
-	return banger.Image{
+	img := banger.Image{
 		ID: r.ID, Name: r.Name, Managed: true, ArtifactDir: dir,
 		RootfsPath: filepath.Join(dir, rootfsFile),
 		BuildSize:  cmp.Or(r.BuildSize, banger.FormatSize(banger.MinDisk)), // the root is not on the VM's disk
 		CreatedAt:  r.CreatedAt, UpdatedAt: r.CreatedAt,
-	}, r, nil
+	}
+	if r.Registered != nil {
+		img.Managed, img.RootfsPath = false, r.Registered.Path
+	}
+	return img, r, nil
 }
 
 // Verify reads the whole image in dir and compares it with its record. One

@@ -65,6 +65,19 @@ func (b Builder) join(ctx context.Context, found *oci.Image, dir string, progres
 	return writeTree(ctx, tree, filepath.Join(dir, rootfsFile))
 }
 
+// RefOf gives the reference an image of that name was made of, so that it can
+// be got again by its name; name itself where there is none.
+func (b Builder) RefOf(name string) string {
+	ref := name
+	b.find(name, func(r Record) bool {
+		if r.Ref != "" {
+			ref = r.Ref
+		}
+		return r.Ref != ""
+	})
+	return ref
+}
+
 // ahead is how many layers are fetched at a time.
 const ahead = 3
 

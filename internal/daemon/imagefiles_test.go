@@ -1,0 +1,67 @@
+package daemon_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"banger"
+	"banger/internal/api"
+	"banger/internal/ext4"
+)
+
+func smallRootfs(t *testing.T) string {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	must(t, w.WriteHeader(&tar.Header{Name: "bin/", Typeflag: tar.TypeDir, Mode: 0o755}))
+	must(t, w.Close())
+	path := filepath.Join(t.TempDir(), "rootfs.ext4")
+	must(t, ext4.FromTar(t.Context(), &b, path, ext4.Options{Unique: true}))
+	return path
+}
+
+func TestAnImageGoesFromAFileToAPackAndBack(t *testing.T) {
+	h := open(t, &fakeVMs{})
+	path := smallRootfs(t)
+	mine, err := h.client.RegisterImage(t.Context(), api.RegisterImage{Name: "mine", Rootfs: path}, nil)
+	if err != nil || mine.Managed || mine.RootfsPath != path || !strings.HasPrefix(mine.Digest, "sha256:") {
+		t.Fatalf("%+v %v", mine, err)
+	}
+	if _, err := h.client.RegisterImage(t.Context(), api.RegisterImage{Name: "mine", Rootfs: path}, nil); banger.CodeOf(err) != banger.AlreadyExists {
+		t.Errorf("registered again: %v", err)
+	}
+	promoted, err := h.client.PromoteImage(t.Context(), "mine", nil)
+	if err != nil || !promoted.Managed || promoted.RootfsPath == path || promoted.Digest != mine.Digest {
+		t.Fatalf("%+v %v", promoted, err)
+	}
+	renamed, err := h.client.RenameImage(t.Context(), "mine", "ours")
+	if err != nil || renamed.Name != "ours" || renamed.ID != mine.ID {
+		t.Fatalf("%+v %v", renamed, err)
+	}
+	pack := filepath.Join(t.TempDir(), "ours.tar.zst")
+	if _, err := h.client.ExportImage(t.Context(), "ours", api.ExportImage{Path: pack}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.client.ImportImage(t.Context(), api.ImportImage{Path: pack}, nil); banger.CodeOf(err) != banger.AlreadyExists {
+		t.Errorf("imported under its own name: %v", err)
+	}
+	must(t, h.client.DeleteImage(t.Context(), "ours"))
+	if _, err := os.Stat(path); err != nil {
+		t.Error(err)
+	}
+	got, err := h.client.ImportImage(t.Context(), api.ImportImage{Path: pack}, nil)
+	if err != nil || got.Name != "ours" || got.Digest != mine.Digest {
+		t.Fatalf("%+v %v", got, err)
+	}
+	other, err := h.client.ImportImage(t.Context(), api.ImportImage{Path: pack, Name: "other"}, nil)
+	if err != nil || other.ID == got.ID {
+		t.Fatalf("%+v %v", other, err)
+	}
+	if _, err := h.client.RenameImage(t.Context(), "other", "ours"); banger.CodeOf(err) != banger.AlreadyExists {
+		t.Errorf("two of one name: %v", err)
+	}
+}

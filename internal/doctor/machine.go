@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os/exec"
 	"regexp"
+	"sync"
 	"time"
 
 	"banger"
@@ -54,7 +55,9 @@ func (e *exam) vmm(context.Context) {
 	e.pass("qemu", "version %s at %s", version, bin)
 }
 
-var firecrackerVersion = regexp.MustCompile(`Firecracker v(\d+(?:\.\d+)+)`)
+var firecrackerVersion = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`Firecracker v(\d+(?:\.\d+)+)`)
+})
 
 // firecracker looks at a Firecracker that is there, or asked for.
 func (e *exam) firecracker(ctx context.Context) {
@@ -68,7 +71,7 @@ func (e *exam) firecracker(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	said, _ := exec.CommandContext(ctx, path, "--version").Output()
-	version := firecrackerVersion.FindSubmatch(said)
+	version := firecrackerVersion().FindSubmatch(said)
 	switch {
 	case e.config.VMM == "firecracker":
 		e.add("firecracker", Fail, "this banger has no driver for it yet", `set vmm = "qemu" in `+e.dirs.ConfigFile())

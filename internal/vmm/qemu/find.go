@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os/exec"
 	"regexp"
+	"sync"
 	"time"
 
 	"banger"
@@ -16,7 +17,9 @@ const program = "qemu-system-x86_64"
 // findLimit bounds asking QEMU for its version.
 const findLimit = 10 * time.Second
 
-var versionPattern = regexp.MustCompile(`QEMU emulator version (\d+(?:\.\d+)+)`)
+var versionPattern = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`QEMU emulator version (\d+(?:\.\d+)+)`)
+})
 
 // The first version that all this driver uses was tried with.
 const oldestMajor, oldestMinor = 7, 2
@@ -48,7 +51,7 @@ func versionOf(bin string) (string, error) {
 	if err != nil {
 		return "", banger.Errorf(banger.Unavailable, "cannot ask %s for its version: %w", bin, err)
 	}
-	match := versionPattern.FindSubmatch(said)
+	match := versionPattern().FindSubmatch(said)
 	if match == nil {
 		return "", banger.Errorf(banger.Unavailable, "cannot use %s: it is no QEMU (it says %q)", bin, said[:min(len(said), 80)])
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"regexp"
 	"strconv"
+	"sync"
 
 	"banger/internal/vmm"
 )
@@ -20,7 +21,12 @@ type ram struct {
 
 // hvaPattern reads the answer of gpa2hva. The guest's address 0 is the first
 // byte of memory, and the host's map of it has no gap.
-var hvaPattern = regexp.MustCompile(`^Host virtual address for 0x0 \(` + ramID + `\) is 0x([0-9a-f]+)\s*$`)
+//
+// It is compiled where it is needed, as all patterns are: the same binary is each
+// command that a person waits for.
+var hvaPattern = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^Host virtual address for 0x0 \(` + ramID + `\) is 0x([0-9a-f]+)\s*$`)
+})
 
 // findRAM asks QEMU where the memory is; only the text monitor knows.
 func (m *machine) findRAM(ctx context.Context) (ram, error) {
@@ -28,7 +34,7 @@ func (m *machine) findRAM(ctx context.Context) (ram, error) {
 	if err := m.query(ctx, "human-monitor-command", object{"command-line": "gpa2hva 0"}, &said); err != nil {
 		return ram{}, err
 	}
-	match := hvaPattern.FindStringSubmatch(said)
+	match := hvaPattern().FindStringSubmatch(said)
 	if match == nil {
 		return ram{}, fmt.Errorf("QEMU does not say where its memory is: %q", said)
 	}

@@ -1,0 +1,88 @@
+package cli
+
+import (
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+)
+
+func TestFilesAreWrittenWholeOrNotAtAll(t *testing.T) {
+	dir := t.TempDir()
+	file, link := filepath.Join(dir, "file"), filepath.Join(dir, "link")
+	if err := os.Symlink("file", link); err != nil {
+		t.Fatal(err)
+	}
+	put := func(text string, fails error) func(io.Writer) error {
+		return func(w io.Writer) error { _, err := io.WriteString(w, text); return errors.Join(err, fails) }
+	}
+	holds := func(want string, mode os.FileMode) {
+		t.Helper()
+		got, _ := os.ReadFile(file)
+		info, err := os.Stat(file)
+		if string(got) != want || err != nil && want != "" || err == nil && info.Mode() != mode {
+			t.Errorf("it holds %q, %v, %v; want %q, %v", got, info, err, want, mode)
+		}
+		if entries, _ := os.ReadDir(dir); len(entries) > 2 {
+			t.Errorf("more is there: %v", entries)
+		}
+	}
+	broken := errors.New("broken")
+	if err := writeWhole(file, put("half", broken)); !errors.Is(err, broken) {
+		t.Error(err)
+	}
+	holds("", 0)
+	if err := writeWhole(file, put("first", nil)); err != nil {
+		t.Error(err)
+	}
+	holds("first", 0o666&^umask())
+	if err := os.Chmod(file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeWhole(link, put("second", nil)); err != nil {
+		t.Error(err)
+	}
+	holds("second", 0o600)
+	if err := writeWhole(link, put("half", broken)); !errors.Is(err, broken) {
+		t.Error(err)
+	}
+	holds("second", 0o600)
+	if info, _ := os.Lstat(link); info.Mode().Type() != os.ModeSymlink {
+		t.Error("the link became a file")
+	}
+	if err := writeWhole(dir, put("x", nil)); err == nil {
+		t.Error("a directory was written to")
+	}
+	if err := writeWhole("/dev/null", put("x", nil)); err != nil {
+		t.Error(err)
+	}
+	if err := writeWhole(filepath.Join(dir, "no/such"), put("x", nil)); err == nil {
+		t.Error("a directory that is not there was written to")
+	}
+}
+
+// The test runs itself as the process that is killed while it writes.
+func TestAWriteThatIsKilledLeavesNothing(t *testing.T) {
+	const where = "BANGER_TEST_WRITE_TO"
+	if file := os.Getenv(where); file != "" {
+		err := writeWhole(file, func(w io.Writer) error {
+			if _, err := w.Write(make([]byte, 1<<20)); err != nil {
+				return err
+			}
+			return syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		})
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
+	cmd.Env = append(os.Environ(), where+"="+filepath.Join(dir, "file"))
+	if out, err := cmd.CombinedOutput(); err == nil || cmd.ProcessState.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+		t.Fatalf("it was not killed: %v\n%s", err, out)
+	}
+	if left, _ := os.ReadDir(dir); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+}

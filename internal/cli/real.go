@@ -6,6 +6,7 @@ import (
 	"banger"
 	"banger/internal/build"
 	"banger/internal/daemon"
+	"banger/internal/names"
 	"banger/internal/paths"
 	"banger/internal/shim"
 	"banger/internal/template"
@@ -17,7 +18,7 @@ import (
 func Real() Deps {
 	return Deps{
 		Daemon: func(ctx context.Context, dirs paths.Dirs) error {
-			return daemon.Run(ctx, daemon.Options{Dirs: dirs})
+			return daemon.Run(ctx, daemon.Options{Dirs: dirs, Names: names.Address})
 		},
 		Shim: func(ctx context.Context, dir string) error {
 			return shim.Main(ctx, dir, shim.Options{Build: build.ID(), Driver: driver})

@@ -103,7 +103,7 @@ as an ordinary user. It starts its daemon by itself.`,
 	in(root, groupDaily, newRun(a), newExec(a), newSSH(a), newPs(a), newStart(a), newStop(a), newRestart(a),
 		newDelete(a), newCp(a), newLogs(a), newFork(a))
 	in(root, groupParts, newVM(a), newImage(a), newKernel(a))
-	in(root, groupCare, newDoctor(a), newBench(a), newConfig(a), newSSHConfig(a), newDaemon(a), newSystem(a), newVersion(a), newCompletion(a))
+	in(root, groupCare, newDoctor(a), newBench(a), newConfig(a), newSSHConfig(a), newDaemon(a), newSystem(a), newVersion(a), newDNS(a), newCompletion(a))
 	root.AddCommand(newShim(a), newSSHProxy(a), newTemplate(a))
 	root.SetHelpCommandGroupID(groupCare)
 	return root

@@ -35,6 +35,7 @@ const patience = 10 * time.Second
 type Options struct {
 	Dirs    paths.Dirs
 	BuildID string // of this executable where empty
+	Names   string // where to answer for names of VMs; nowhere where empty
 
 	// vms is another life of VMs, for tests.
 	vms func(d *daemon) vm.Service
@@ -132,6 +133,12 @@ func run(ctx context.Context, o Options, ready func()) (err error) {
 	}
 	starting.Close()
 	ready()
+	var answering sync.WaitGroup
+	defer answering.Wait()
+	defer quit()
+	if o.Names != "" {
+		answering.Go(func() { d.answerNames(ctx, o.Names) })
+	}
 	d.log.Info("daemon started", "pid", here.PID, "socket", here.Socket, "build", d.buildID)
 	err = d.serve(ctx, sock)
 	d.log.Info("daemon ended", "error", err)

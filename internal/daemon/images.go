@@ -97,7 +97,7 @@ func (i *images) remove(ctx context.Context, row banger.Image) error {
 		return err
 	}
 	if len(users) > 0 {
-		return inUse("image", row.Name, names(users))
+		return inUse("image", row.Name, namesOf(users))
 	}
 	if err := i.store.DeleteImage(ctx, row.ID); err != nil {
 		return err
@@ -125,7 +125,7 @@ func inUse(kind, name string, users []string) error {
 		Hint("banger rm %s", strings.Join(users, " "))
 }
 
-func names(vms []banger.VM) []string {
+func namesOf(vms []banger.VM) []string {
 	out := []string{}
 	for _, v := range vms {
 		out = append(out, v.Name)
@@ -169,7 +169,7 @@ func (d *daemon) showImage(ctx context.Context, in *ofRef) (api.Image, error) {
 
 func (d *daemon) describeImage(ctx context.Context, row banger.Image) (api.Image, error) {
 	users, err := d.images.store.VMsUsingImage(ctx, row.ID)
-	return shownImage(row, names(users)), err
+	return shownImage(row, namesOf(users)), err
 }
 
 func (d *daemon) deleteImage(ctx context.Context, in *ofRef) error {

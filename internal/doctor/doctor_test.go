@@ -24,6 +24,7 @@ func newExam(t *testing.T) *exam {
 			fsType:  func(string) (int64, error) { return unix.EXT4_SUPER_MAGIC, nil },
 			free:    func(string) (uint64, error) { return 100 << 30, nil },
 			systemd: dir + "/systemd", lingers: dir + "/linger", kills: func(context.Context) bool { return false },
+			dns: "127.0.0.1:1",
 		},
 	}
 }

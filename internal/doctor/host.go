@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"banger/internal/names"
 )
 
 // host is what remedies and checks depend on, so that tests can have another.
@@ -23,6 +25,8 @@ type host struct {
 	systemd string // is there where systemd runs
 	lingers string // has a file for each user who lingers
 	kills   func(context.Context) bool
+
+	dns string // where a daemon answers for names of VMs
 }
 
 func thisHost() host {
@@ -32,6 +36,7 @@ func thisHost() host {
 		arch: runtime.GOARCH, family: family(string(release)), uid: os.Getuid(), home: home,
 		owner: ownerOf, fsType: fsTypeOf, free: freeAt,
 		systemd: "/run/systemd/system", lingers: "/var/lib/systemd/linger", kills: killsUserProcesses,
+		dns: names.Address,
 	}
 }
 

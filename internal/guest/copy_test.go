@@ -235,3 +235,25 @@ func TestTruncatedStreamIsAnError(t *testing.T) {
 		t.Fatal("half a stream was taken for a whole one")
 	}
 }
+
+// The way to a directory is remembered from one entry to the next, but not past
+// a link that may have changed it.
+func TestPutFollowsALinkThatIsReplacedInTheStream(t *testing.T) {
+	a := serveAgent(t)
+	err := a.put(t, guestwire.Copy{Path: a.dir}, archive(t,
+		tar.Header{Name: "one/", Typeflag: tar.TypeDir, Mode: 0o755},
+		tar.Header{Name: "two/", Typeflag: tar.TypeDir, Mode: 0o755},
+		tar.Header{Name: "link", Typeflag: tar.TypeSymlink, Linkname: "one"},
+		tar.Header{Name: "link/a", Typeflag: tar.TypeReg, Size: 1, Mode: 0o644},
+		tar.Header{Name: "link/b", Typeflag: tar.TypeReg, Size: 1, Mode: 0o644},
+		tar.Header{Name: "link", Typeflag: tar.TypeSymlink, Linkname: "two"},
+		tar.Header{Name: "link/c", Typeflag: tar.TypeReg, Size: 1, Mode: 0o644}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"one/a", "one/b", "two/c"} {
+		if _, err := os.Stat(filepath.Join(a.dir, name)); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -42,7 +42,8 @@ func (a *agent) unpack(c guestwire.Copy, from io.Reader) error {
 		return err
 	}
 	defer root.Close()
-	x := &unpacker{root: root, dir: c.Path, keep: c.KeepOwner, uid: int(u.uid), gid: int(u.gid)}
+	x := &unpacker{root: root, dir: c.Path, keep: c.KeepOwner, uid: int(u.uid), gid: int(u.gid), me: os.Geteuid(), myGroup: os.Getegid()}
+	defer x.leave()
 	if err := x.all(tar.NewReader(from)); err != nil {
 		return err
 	}
@@ -71,7 +72,45 @@ type unpacker struct {
 	dir      string // for people
 	keep     bool   // owners as in the stream
 	uid, gid int    // else these
+	me       int    // whose files are made
+	myGroup  int
 	dirs     []*tar.Header
+
+	// The directory that the last entry went to: the next mostly goes there
+	// too, and need not find its way from the top.
+	at   *os.Root
+	path string
+}
+
+// in gives the directory that an entry lies in, made where it is not there, and
+// the entry's name in it.
+func (x *unpacker) in(name string) (dir *os.Root, base string, err error) {
+	parent, base := path.Dir(name), path.Base(name)
+	switch {
+	case parent == ".":
+		return x.root, base, nil
+	case x.at != nil && parent == x.path:
+		return x.at, base, nil
+	}
+	x.leave()
+	dir, err = x.root.OpenRoot(parent)
+	if errors.Is(err, os.ErrNotExist) {
+		if err = x.root.MkdirAll(parent, 0o755); err == nil {
+			dir, err = x.root.OpenRoot(parent)
+		}
+	}
+	if err == nil {
+		x.at, x.path = dir, parent
+	}
+	return dir, base, err
+}
+
+// leave forgets the directory of the last entry.
+func (x *unpacker) leave() {
+	if x.at != nil {
+		_ = x.at.Close()
+		x.at = nil
+	}
 }
 
 func (x *unpacker) all(in *tar.Reader) error {
@@ -95,6 +134,10 @@ func (x *unpacker) entry(h *tar.Header, content io.Reader) error {
 		return err
 	}
 	h.Name = name
+	if h.Typeflag == tar.TypeReg && name != "." {
+		return x.file(h, content)
+	}
+	x.leave() // what follows may lead elsewhere
 	if err := x.makeWay(h); err != nil {
 		return err
 	}
@@ -190,14 +233,23 @@ func (x *unpacker) own(h *tar.Header, chown func(string, int, int) error) error 
 	if x.keep {
 		uid, gid = h.Uid, h.Gid
 	}
-	if uid == os.Geteuid() && gid == os.Getegid() {
+	if uid == x.me && gid == x.myGroup {
 		return nil // as it was made
 	}
 	return chown(h.Name, uid, gid)
 }
 
 func (x *unpacker) file(h *tar.Header, content io.Reader) error {
-	f, err := x.root.OpenFile(h.Name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	dir, base, err := x.in(h.Name)
+	if err != nil {
+		return err
+	}
+	f, err := dir.OpenFile(base, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if errors.Is(err, os.ErrExist) {
+		if err = x.makeWay(h); err == nil {
+			f, err = dir.OpenFile(base, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -215,7 +267,7 @@ func (x *unpacker) file(h *tar.Header, content io.Reader) error {
 	if err != nil {
 		return err
 	}
-	return x.root.Chtimes(h.Name, time.Time{}, h.ModTime)
+	return dir.Chtimes(base, time.Time{}, h.ModTime)
 }
 
 // writeSparse writes content and leaves blocks of zeros out.

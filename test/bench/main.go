@@ -50,6 +50,7 @@ var lines = []line{
 	{"memory", (*benchmark).memory},
 	{"list", (*benchmark).list},
 	{"export", (*benchmark).export},
+	{"workspace", (*benchmark).workspace},
 }
 
 func lineNames() (names []string) {

@@ -25,7 +25,7 @@ var rooms = map[string][]string{
 	"banger/internal/cli":        {"*"},
 	"banger/internal/config":     {"banger"},
 	"banger/internal/daemon":     {"*"},
-	"banger/internal/doctor":     {"banger", "internal/artifact", "internal/build", "internal/config", "internal/image", "internal/kernel", "internal/loopback", "internal/names", "internal/paths", "internal/shim", "internal/store", "internal/template", "internal/vm", "internal/vmm", "internal/vmm/qemu"},
+	"banger/internal/doctor":     {"banger", "internal/artifact", "internal/build", "internal/config", "internal/image", "internal/kernel", "internal/loopback", "internal/names", "internal/paths", "internal/shim", "internal/sshconfig", "internal/store", "internal/template", "internal/vm", "internal/vmm", "internal/vmm/qemu"},
 	"banger/internal/ext4":       {"banger", "internal/artifact"},
 	"banger/internal/guest":      {"internal/guest/boot", "internal/guestwire"},
 	"banger/internal/guestbin":   {},

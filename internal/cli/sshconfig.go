@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -98,5 +97,5 @@ func userSSHConfig() (sshconfig.File, error) {
 		return sshconfig.File{}, err
 	}
 	dirs, err := paths.FromEnv()
-	return sshconfig.File{Path: filepath.Join(home, ".ssh", "config"), Include: dirs.SSHConfig()}, err
+	return sshconfig.Of(home, dirs.SSHConfig()), err
 }

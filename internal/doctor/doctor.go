@@ -74,8 +74,7 @@ func Check(ctx context.Context, dirs paths.Dirs, o Options) []Row {
 	e := &exam{Options: o, dirs: dirs, host: thisHost()}
 	for _, check := range []func(context.Context){
 		e.versions, e.architecture, e.configuration, e.vmm, e.firecracker, e.kernels, e.images, e.acceleration,
-		e.tools, e.session, e.names,
-		// Here goes the row of the ssh shortcut.
+		e.tools, e.session, e.sshShortcut, e.names,
 		e.home, e.fileSystem, e.space, e.directories, e.database, e.defaults, e.world, e.verify,
 	} {
 		check(ctx)

@@ -22,14 +22,20 @@ type File struct {
 	Include string // the file that is to be included
 }
 
-// Installed says whether the file begins with our fence around the right line.
-func (f File) Installed() (bool, error) {
+// Of is the configuration that ssh reads for a user with this home.
+func Of(home, include string) File {
+	return File{Path: filepath.Join(home, ".ssh", "config"), Include: include}
+}
+
+// Installed says whether our fence is in the file, and whether the file begins
+// with it as Install would write it.
+func (f File) Installed() (found, first bool, err error) {
 	text, err := os.ReadFile(f.Path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
+		return false, false, nil
 	}
 	before, fence, _ := cut(text)
-	return fence != nil && len(before) == 0 && bytes.Contains(fence, []byte(f.line())), err
+	return fence != nil, fence != nil && len(before) == 0 && bytes.Contains(fence, []byte(f.line())), err
 }
 
 func (f File) line() string { return "Include " + quote(f.Include) + "\n" }

@@ -51,7 +51,7 @@ func TestInstallComesFirstOnceAndGoesWithoutTrace(t *testing.T) {
 		if want := fenceBegin + "\nInclude \"" + f.Include + "\"\n" + fenceEnd + "\n" + text; once != want {
 			t.Errorf("got %q, want %q", once, want)
 		}
-		if ok, err := f.Installed(); !ok || err != nil {
+		if found, first, err := f.Installed(); !found || !first || err != nil {
 			t.Errorf("not seen as installed: %v", err)
 		}
 		must(t, f.Uninstall())
@@ -71,8 +71,8 @@ func TestInstallMendsAFenceThatWasMovedOrIsOfAnotherPlace(t *testing.T) {
 	_, fence, after := cut([]byte(read(t, f.Path)))
 	moved := string(after) + strings.ReplaceAll(string(fence), f.Include, "/elsewhere")
 	must(t, os.WriteFile(f.Path, []byte(moved), 0o600))
-	if ok, _ := f.Installed(); ok {
-		t.Error("seen as installed")
+	if found, first, _ := f.Installed(); !found || first {
+		t.Error("seen as installed, or not at all")
 	}
 	must(t, f.Install())
 	if got := read(t, f.Path); got != string(fence)+"Host a\n" {

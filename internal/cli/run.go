@@ -90,6 +90,10 @@ func (o *runOptions) repository(cmd *cobra.Command) (*workspace.Plan, error) {
 		}
 		return nil, nil
 	}
+	if user := o.command.user; user != "" && user != "root" && user != "0" {
+		return nil, badUsage("--user %s cannot work in a repository that is brought in: its files are root's", user).
+			Hint("banger run %s, without --user", quoteWords([]string{o.path}))
+	}
 	plan, err := o.bring.plan(cmd.Context(), o.path)
 	if banger.CodeOf(err) == banger.NotFound && len(o.argv) == 0 && o.bring.from == "" {
 		err = banger.Errorf(banger.BadRequest, "%w", err).Hint("if it is a command: banger run -- %s", quoteWords([]string{o.path}))

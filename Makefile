@@ -12,10 +12,14 @@ AGENT    := internal/guestbin/banger-guest
 
 .PHONY: run test build setup agent check unit e2e bench soak-boot soak-run nested-kvm fuzz reference install uninstall clean
 
+# A checkout without git, such as an archive, is not brought in.
+REPOSITORY := $(wildcard .git)
+
 run: build
-	@bin/banger run --rm -- sh -c '\
+	@bin/banger run --rm $(REPOSITORY:.git=.) -- sh -c '\
 	  echo "Debian $$(cat /etc/debian_version), Linux $$(uname -r), up $$(cut -d" " -f1 /proc/uptime) s"; \
-	  free -m | head -2; findmnt -no SOURCE,FSTYPE /'
+	  [ ! -d .git ] || { git log -1 --format="%h %s"; \
+	  echo "$$(git ls-files | wc -l) files in $$PWD, $$(git status --short | wc -l) of them changed"; }'
 
 test: build check-static unit e2e
 

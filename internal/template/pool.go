@@ -3,7 +3,6 @@ package template
 import (
 	"context"
 	"fmt"
-	"io/fs"
 	"os"
 	"sync"
 	"syscall"
@@ -171,9 +170,9 @@ func verifyBeside(ctx context.Context, t Template) error {
 
 func damaged(part string, err error) error {
 	if err == nil {
-		err = fs.ErrInvalid
+		return fmt.Errorf("its %s is not what was saved", part)
 	}
-	return fmt.Errorf("its %s is not what was saved: %w", part, err)
+	return fmt.Errorf("its %s cannot be compared with what was saved: %w", part, err)
 }
 
 func sumOf(path string) (string, error) {

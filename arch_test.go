@@ -79,7 +79,7 @@ var owners = map[string][]string{
 		"banger/internal/workspace", // git
 		"banger/internal/sshconfig", // where the host's ssh is
 		"banger/internal/oci",       // credential helpers
-		"banger/internal/doctor", "banger/internal/bench", "banger/test/world",
+		"banger/internal/doctor", "banger/internal/bench", "banger/test/bench", "banger/test/world",
 		"banger/internal/service", // systemctl, busctl
 	},
 }

@@ -135,6 +135,8 @@ func (m *Manager) cutPower(ctx context.Context, id string, sig syscall.Signal) b
 	if err != nil {
 		return false
 	}
+	ctx, cancel := context.WithTimeout(ctx, m.shimTimeout) // it may be stopped
+	defer cancel()
 	exit, err := s.Kill(ctx, sig)
 	if err == nil {
 		l.finish(exit)

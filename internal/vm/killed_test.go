@@ -78,6 +78,24 @@ func TestKillDoesNotWaitForWorkOnTheVM(t *testing.T) {
 	}
 }
 
+// A shim may be stopped, in a debugger for example.
+func TestDeleteAmidWorkDoesNotWaitForAShimThatDoesNotAnswer(t *testing.T) {
+	w, v := parent(t, true)
+	w.shims.stopped, w.shimTimeout = true, 10*time.Millisecond
+	broken, err := w.amid(func() error {
+		_, err := w.Fork(t.Context(), v.ID, Fork{}, quiet{})
+		return err
+	}, func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		return w.Delete(ctx, v.ID, true)
+	})
+	if err != nil || !errors.Is(broken, errEnded) {
+		t.Errorf("deleted: %v; the fork: %v", err, broken)
+	}
+	w.want()
+}
+
 // A guest that does not come up must not keep anybody from ending it.
 func TestKillDoesNotWaitForAGuestToComeUp(t *testing.T) {
 	w, v := parent(t, false)

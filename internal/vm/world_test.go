@@ -250,6 +250,7 @@ type fakeShims struct {
 	saveErr  error
 	onSave   func()                           // when a VM has been saved
 	saving   func(context.Context, *fakeShim) // while one is
+	stopped  bool                             // shims take no notice of a kill
 }
 
 func (f *fakeShims) running() []string {
@@ -436,7 +437,11 @@ func (s *fakeShim) Stop(context.Context, time.Duration) (shim.Exit, error) {
 	return s.ends(shim.ReasonStopped), nil
 }
 
-func (s *fakeShim) Kill(context.Context, syscall.Signal) (shim.Exit, error) {
+func (s *fakeShim) Kill(ctx context.Context, _ syscall.Signal) (shim.Exit, error) {
+	if s.shims.stopped {
+		<-ctx.Done()
+		return shim.Exit{}, ctx.Err()
+	}
 	if err := s.gone(); err != nil {
 		return shim.Exit{}, err
 	}

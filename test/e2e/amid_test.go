@@ -251,6 +251,39 @@ func (c *cutOff) expectWhole(t *testing.T, powerCut bool) {
 	c.expectAlone(t)
 }
 
+// A start from a template that is cut off between its reservation and its guest
+// leaves nothing, and the template as it was.
+func TestDaemonKilledAmidAStartFromATemplate(t *testing.T) {
+	w := readyWorld(t, "amid-start")
+	w.must(t, "run", "--rm", "--memory", "512", "--", "true") // the daemon has the template's memory
+	template := w.templates()
+	begun := func() bool { return len(w.others("")) > 0 || there(w.State(), "vms", ".new-*") }
+	placed := func() bool { return len(w.others("")) > 0 }
+	launched := func() bool { return there(w.State(), "vms", "[0-9a-f]*", "launch.json") }
+	supervised := func() bool { return there(w.State(), "vms", "[0-9a-f]*", "shim.sock") }
+	for name, moment := range map[string]func() bool{
+		"directory is made": begun, "directory is there": placed, "shim is started": launched, "shim listens": supervised,
+	} {
+		for _, args := range [][]string{
+			{"run", "--rm", "--memory", "512", "--", "sleep", "600"},
+			{"vm", "create", "--name", "half", "--memory", "512"},
+		} {
+			t.Run(args[0]+" as the "+name, func(t *testing.T) {
+				daemon := w.daemonPID(t)
+				cmd := w.amid(t, moment, args...)
+				kill(t, daemon)
+				_ = cmd.Process.Kill()
+				_ = cmd.Wait()
+				w.expectNothingLeft(t)
+			})
+		}
+	}
+	w.start(t, "whole")
+	if now := w.templates(); !slices.Equal(now, template) || w.show(t, "whole").Template != filepath.Base(template[0]) {
+		t.Errorf("the template was %q and is %q; the next VM is a fork of %q", template, now, w.show(t, "whole").Template)
+	}
+}
+
 // No more than this can be written to a file: a disk that is full.
 func limitFiles(t *testing.T, pid int, size uint64) {
 	t.Helper()

@@ -1,10 +1,10 @@
 package qemu
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -20,6 +20,7 @@ type copier struct {
 	*memoryCopy
 	pages []int64
 	from  []unix.RemoteIovec // kept, since there are thousands of reads
+	now   []fingerprint      // of the pages
 	buf   [batch * vmm.PageSize]byte
 }
 
@@ -34,10 +35,11 @@ func (c *copier) flush() error {
 	if err := c.read(); err != nil {
 		return fmt.Errorf("cannot read the machine's memory: %w", err)
 	}
+	c.compare()
 	for done := 0; done < len(c.pages); {
-		n, what, there := c.alike(done)
+		n, zeroes, there := c.alike(done)
 		if !there {
-			if err := c.write(done, n, what); err != nil {
+			if err := c.write(done, n, zeroes); err != nil {
 				return fmt.Errorf("cannot write the machine's memory: %w", err)
 			}
 		}
@@ -76,37 +78,38 @@ func (c *copier) run(i int) (n int) {
 	return n
 }
 
+// compare takes the prints of the pages that were read.
+func (c *copier) compare() {
+	c.now = c.now[:0]
+	for page := range slices.Chunk(c.buf[:len(c.pages)*vmm.PageSize], vmm.PageSize) {
+		c.now = append(c.now, c.fingerprintOf(page))
+	}
+}
+
 // alike counts the pages from the i-th on that follow each other and are to be
-// treated alike: what they hold, and whether the file has them as they are.
-func (c *copier) alike(i int) (n int, what content, there bool) {
-	what, there = c.look(i)
+// treated alike: whether they are all zeroes, and whether the file has them as they
+// are.
+func (c *copier) alike(i int) (n int, zeroes, there bool) {
+	zeroes, there = c.look(i)
 	for n = 1; n < c.run(i); n++ {
-		if next, nextThere := c.look(i + n); next != what || nextThere != there {
+		if z, t := c.look(i + n); z != zeroes || t != there {
 			break
 		}
 	}
-	return n, what, there
+	return n, zeroes, there
 }
 
-func (c *copier) look(i int) (what content, there bool) {
-	page, now := c.pages[i], c.buf[i*vmm.PageSize:][:vmm.PageSize]
-	held := c.held[page]
-	if held == data && bytes.Equal(now, c.view[page*vmm.PageSize:][:vmm.PageSize]) {
-		return data, true
-	}
-	if vmm.IsZero(now) {
-		return zero, held == zero
-	}
-	return data, false
+func (c *copier) look(i int) (zeroes, there bool) {
+	return c.now[i] == zero, c.now[i] == c.held[c.pages[i]]
 }
 
 // write puts pages where they belong; zeroes are holes.
-func (c *copier) write(i, n int, what content) error {
+func (c *copier) write(i, n int, zeroes bool) error {
 	at, length := c.pages[i]*vmm.PageSize, int64(n)*vmm.PageSize
-	for page := range c.held[c.pages[i]:][:n] {
-		c.held[c.pages[i]+int64(page)] = what
-	}
-	if what == zero {
+	copy(c.held[c.pages[i]:], c.now[i:i+n])
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	if zeroes {
 		err := unix.Fallocate(int(c.to.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, at, length)
 		if !errors.Is(err, unix.EOPNOTSUPP) {
 			return err

@@ -2,36 +2,43 @@ package qemu
 
 import (
 	"context"
-	"fmt"
+	"hash/maphash"
 	"os"
-	"runtime/debug"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"banger"
 	"banger/internal/vmm"
 )
 
-// content is what a page of the file holds.
-type content uint8
+// fingerprint tells apart what pages of the file hold. Two pages that differ have the same
+// one once in 2^64 times, and no guest can know which: the seed is new for each copy.
+type fingerprint uint64
 
 const (
-	unknown content = iota // not written by us
+	unknown fingerprint = iota // not written by us
 	zero
-	data
+	data // of a page that is not all zeroes, or more
 )
 
 // memoryCopy copies a machine's memory into a file, in passes: the first while
 // the guest runs, the last while it stands still. A page that is QEMU's own
 // remains so, since nothing takes memory back from a guest; so a pass spares
 // the next one all that did not change, and takes no longer if the guest is busy.
+//
+// What the file holds is known by its fingerprint. To read it back instead, through a
+// map, takes half as long again, and the map must be set up before.
 type memoryCopy struct {
 	ram  ram
 	to   *os.File
-	held []content // by page
-	view []byte    // the file, mapped; only data may be touched, since a hole would become a page
+	held []fingerprint // by page
+	seed maphash.Seed
+
+	// writing is held while the file is written. The kernel lets in one at a time
+	// too, but has the others spin; here they read on as soon as they can.
+	writing sync.Mutex
 }
 
 // copyTo begins a copy into an empty file.
@@ -39,15 +46,15 @@ func (r ram) copyTo(to *os.File) (*memoryCopy, error) {
 	if err := to.Truncate(r.size); err != nil {
 		return nil, err
 	}
-	view, err := unix.Mmap(int(to.Fd()), 0, int(r.size), unix.PROT_READ, unix.MAP_SHARED)
-	if err != nil {
-		return nil, fmt.Errorf("cannot map the memory's file: %w", err)
-	}
-	return &memoryCopy{ram: r, to: to, held: make([]content, r.size/vmm.PageSize), view: view}, nil
+	return &memoryCopy{ram: r, to: to, held: make([]fingerprint, r.size/vmm.PageSize), seed: maphash.MakeSeed()}, nil
 }
 
-// close takes the map away, with which the file could not be sealed.
-func (m *memoryCopy) close() error { return unix.Munmap(m.view) }
+func (m *memoryCopy) fingerprintOf(page []byte) fingerprint {
+	if vmm.IsZero(page) {
+		return zero
+	}
+	return max(fingerprint(maphash.Bytes(m.seed, page)), data)
+}
 
 // takeBase copies the memory that the machine was restored from, if any, where it
 // is still the machine's: what a page of QEMU's own has replaced, a pass copies.
@@ -94,17 +101,7 @@ func (m *memoryCopy) pass(ctx context.Context, workers int) error {
 }
 
 // work does spans until all are taken.
-func (m *memoryCopy) work(ctx context.Context, pagemap *os.File, taken *atomic.Int64) (err error) {
-	// A file on a broken disk cannot be read back, and a map has no other way to say so.
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		caught := recover()
-		if fault, is := caught.(interface{ Addr() uintptr }); is {
-			err = fmt.Errorf("cannot read what was saved of the machine's memory: %v", fault)
-		} else if caught != nil {
-			panic(caught)
-		}
-	}()
+func (m *memoryCopy) work(ctx context.Context, pagemap *os.File, taken *atomic.Int64) error {
 	c := copier{memoryCopy: m}
 	for {
 		first := taken.Add(span) - span
@@ -117,20 +114,5 @@ func (m *memoryCopy) work(ctx context.Context, pagemap *os.File, taken *atomic.I
 		if err := m.ram.ownPages(pagemap, first, c.add); err != nil {
 			return err
 		}
-	}
-}
-
-// warm has the kernel set up the map where there is data, which costs the next
-// pass more than to compare. A kernel before 5.14 cannot, and the pass does.
-func (m *memoryCopy) warm() {
-	for i := 0; i < len(m.held); {
-		n := 1
-		for i+n < len(m.held) && m.held[i+n] == m.held[i] {
-			n++
-		}
-		if m.held[i] == data {
-			_ = unix.Madvise(m.view[i*vmm.PageSize:(i+n)*vmm.PageSize], unix.MADV_POPULATE_READ)
-		}
-		i += n
 	}
 }

@@ -18,13 +18,9 @@ import (
 // undoLimit bounds letting a machine run again whose Save failed.
 const undoLimit = 10 * time.Second
 
-// Workers that copy memory. While the guest runs there is one, which leaves it
-// the other core of a small host; when it stands still, more are worth it as
-// long as they only compare, since a file is written by one at a time.
-const (
-	workersLive   = 1
-	workersFrozen = 2
-)
+// workers copy memory: one reads and compares while the other writes. More would
+// take the guest's cores on a small host.
+const workers = 2
 
 // Save implements vmm.Machine. QEMU's own way, migration, writes the whole
 // memory into a stream, from which no two machines could share a page; so it
@@ -101,7 +97,6 @@ func (m *machine) save(ctx context.Context, to savedFiles, pausing func(), froze
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, copied.close()) }()
 	var status struct{ Running bool }
 	if err := m.query(ctx, "query-status", nil, &status); err != nil {
 		return err
@@ -138,15 +133,9 @@ func (m *machine) prepareSave(ctx context.Context, memory ram, to *os.File) (*me
 	}
 	err = m.whileWritingOut(func() error { return copied.takeBase(m.base) })
 	if err == nil {
-		err = m.whileWritingOut(func() error {
-			defer copied.warm()
-			return copied.pass(ctx, workersLive)
-		})
+		err = m.whileWritingOut(func() error { return copied.pass(ctx, workers) })
 	}
-	if err != nil {
-		return nil, errors.Join(err, copied.close())
-	}
-	return copied, nil
+	return copied, err
 }
 
 // whileWritingOut does something while the dirty pages of the disks are written.
@@ -175,7 +164,7 @@ func writeOut(path string) error {
 // disks, at once.
 func (m *machine) copyFrozen(ctx context.Context, memory *memoryCopy, to savedFiles, frozen func() error) error {
 	var work errgroup.Group
-	work.Go(func() error { return memory.pass(ctx, workersFrozen) })
+	work.Go(func() error { return memory.pass(ctx, workers) })
 	devices, err := m.deviceState(ctx)
 	if err == nil {
 		err = writeState(to.state, stateOf(m.monitor.version, m.cfg), devices)

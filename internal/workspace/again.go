@@ -125,6 +125,9 @@ func (r *renewal) probe(ctx context.Context) error {
 		return err
 	}
 	r.guest = parseState(split([]byte(out)))
+	if err := r.guest.check(r.stage.base); err != nil {
+		return banger.Wrap(err, "cannot look at %s in the guest", r.work)
+	}
 	if err := r.findOld(ctx); err != nil {
 		return err
 	}
@@ -183,6 +186,17 @@ func parseState(items []string) (s guestState) {
 		s.dirty[c.to.path] = c
 	}
 	return s
+}
+
+// check refuses names of commits that are none. The host's git is given them, and
+// would take some words for its own options. like is a name of the host's.
+func (s guestState) check(like string) error {
+	for _, id := range []string{s.head, s.given} {
+		if id != "" && !isID(id, like) {
+			return banger.Errorf(banger.Conflict, "it calls a commit %.80q", id)
+		}
+	}
+	return nil
 }
 
 // parseRaw reads git's raw differences: ":MODE MODE ID ID KIND", PATH.

@@ -246,3 +246,31 @@ func (r *rig) tries(answer func(io.Writer) int, base string, works bool) {
 }
 
 const everything = `find . -printf '%p %m %l %s\n' | sort; find . -type f -exec sha256sum {} + | sort`
+
+// pretender is a guest whose clone seems to be at a commit of another name.
+type pretender struct {
+	standIn
+	is, says string
+}
+
+func (p pretender) Run(ctx context.Context, c Command) (int, error) {
+	var out bytes.Buffer
+	to := c.Stdout
+	c.Stdout = &out
+	status, err := p.standIn.Run(ctx, c)
+	_, _ = io.WriteString(to, strings.ReplaceAll(out.String(), p.is, p.says))
+	return status, err
+}
+
+func TestGuestsWordsAreNoOptionsOfTheHostsGit(t *testing.T) {
+	for _, says := range []string{"--output=/tmp/x", "--upload-pack=x", "HEAD", "../../x"} {
+		r := furnished(t)
+		r.mustDeliver(Options{})
+		r.write("README", "changed\n")
+		is := strings.TrimSpace(r.host("rev-parse", "HEAD"))
+		_, err := r.deliver(Options{}, func(to *Target) { to.Guest = pretender{standIn{r.home}, is, says} })
+		if banger.CodeOf(err) != banger.Conflict || !strings.Contains(err.Error(), says) {
+			t.Errorf("a commit called %s: %v", says, err)
+		}
+	}
+}

@@ -91,6 +91,15 @@ func (c *Client) PromoteImage(ctx context.Context, ref string, on Watch) (i api.
 	return i, err
 }
 
+// CommitImage makes an image of a stopped VM.
+func (c *Client) CommitImage(ctx context.Context, ref string, req api.CommitImage, on Watch) (i api.Image, err error) {
+	if ref == "" {
+		return i, noReference("VM")
+	}
+	err = c.stream(ctx, at("/vms", ref, "/commit"), req, on, &i)
+	return i, err
+}
+
 // RenameImage gives an image another name.
 func (c *Client) RenameImage(ctx context.Context, ref, name string) (i api.Image, err error) {
 	if ref == "" {

@@ -47,6 +47,7 @@ package api
 //	POST   /v1/images/import            ImportImage → Image *
 //	POST   /v1/images/REF/export        ExportImage → Image *
 //	POST   /v1/images/REF/promote       → Image *
+//	POST   /v1/vms/REF/commit           CommitImage → Image *
 //	POST   /v1/images/cache/prune       PruneCache → Pruned
 //	GET    /v1/kernels?available=BOOL   []Kernel
 //	GET    /v1/kernels/NAME             Kernel

@@ -237,6 +237,12 @@ type ExportImage struct {
 	Path string `json:"path" minLength:"1"`
 }
 
+// CommitImage makes an image of a stopped VM.
+type CommitImage struct {
+	Name          string `json:"name" minLength:"1"`
+	WithWorkspace bool   `json:"with_workspace,omitempty" doc:"also the repository that was brought in"`
+}
+
 // ChangeImage gives an image another name.
 type ChangeImage struct {
 	Name string `json:"name" minLength:"1"`

@@ -16,7 +16,7 @@ import (
 func newImage(a *app) *cobra.Command {
 	return newGroup(a, "image", "The root file systems VMs boot from",
 		newImageList(a), newImageShow(a), newImagePull(a), newImageDelete(a), newImageRename(a), newImageRegister(a), newImagePromote(a),
-		newImageExport(a), newImageImport(a), newImageCache(a))
+		newImageExport(a), newImageImport(a), newImageCommit(a), newImageCache(a))
 }
 
 func newImageList(a *app) *cobra.Command {

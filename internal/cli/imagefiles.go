@@ -148,3 +148,28 @@ func newImageImport(a *app) *cobra.Command {
 	cmd.Flags().StringVar(&req.Name, "name", "", "call it `NAME` (default: the name it was exported under)")
 	return cmd
 }
+
+func newImageCommit(a *app) *cobra.Command {
+	var req api.CommitImage
+	cmd := &cobra.Command{
+		Use:   "commit <vm> <name>",
+		Short: "Make an image of a stopped VM",
+		Long: `Make an image of what a stopped VM's files have become. The VM is booted for it and stopped again. What
+belongs to this VM alone stays out, and is named: temporary files, the container engines' directories,
+keys, machine-id, files that file_sync brought, and the workspace unless --with-workspace is given.`,
+		Example:           `  banger image commit devbox my-tools`,
+		Args:              exactly("VM", "name"),
+		ValidArgsFunction: a.completeVMs(one, anyState),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			req.Name = args[1]
+			if err := banger.ValidateImageName(req.Name); err != nil {
+				return err
+			}
+			return a.with(cmd, func(ctx context.Context, c *client.Client) error {
+				return a.addImage(func(p *progress) (api.Image, error) { return c.CommitImage(ctx, args[0], req, p.watch) })
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&req.WithWorkspace, "with-workspace", false, "also the repository that was brought in")
+	return cmd
+}

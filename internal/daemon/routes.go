@@ -40,6 +40,8 @@ func (d *daemon) routes(r huma.API) {
 	stream[api.VM](r, d, "/vms/{ref}/snapshots/{snapshot}/restore", "vm.restore", "Take a VM back to a snapshot", d.restoreSnapshot)
 	remove(r, d, "/vms/{ref}/snapshots/{snapshot}", "vm.snapshot.delete", "Delete a snapshot", d.deleteSnapshot)
 
+	stream[api.Image](r, d, "/vms/{ref}/commit", "image.commit", "Make an image of a stopped VM", d.commitImage)
+
 	get(r, d, "/images", "image.list", "List all images", d.listImages)
 	get(r, d, "/images/{ref}", "image.show", "Show an image", d.showImage)
 	remove(r, d, "/images/{ref}", "image.delete", "Delete an image nothing uses", d.deleteImage)

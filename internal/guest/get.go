@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 
 	"banger/internal/guestwire"
 
@@ -51,7 +52,14 @@ func pack(c guestwire.Copy, to io.Writer) error {
 		name = "."
 	}
 	frames := bufio.NewWriterSize(to, guestwire.MaxData) // not a frame for each header
-	p := &packer{out: tar.NewWriter(frames), names: map[inode]string{}, buf: make([]byte, 64<<10)}
+	p := &packer{out: tar.NewWriter(frames), names: map[inode]string{}, buf: make([]byte, 64<<10), without: c.Without}
+	if c.OneSystem {
+		info, err := os.Lstat(from)
+		if err != nil {
+			return cannotCopy(c.Path, err)
+		}
+		p.only, p.system = true, sysStat(info).Dev
+	}
 	if err := p.tree(from, name); err != nil {
 		return cannotCopy(c.Path, err)
 	}
@@ -72,6 +80,16 @@ type packer struct {
 	out   *tar.Writer
 	names map[inode]string // of files with several links
 	buf   []byte
+
+	without []string // these files, and what is in these directories
+	only    bool     // what is of this file system
+	system  uint64
+}
+
+// leaves says whether what is at from, or in it, is to be left out. An overlay
+// has its own device number at its directories only.
+func (p *packer) leaves(from string, info os.FileInfo) bool {
+	return slices.Contains(p.without, from) || p.only && info.IsDir() && sysStat(info).Dev != p.system
 }
 
 // tree packs what is at from, under a name, in the order of the names.
@@ -80,7 +98,11 @@ func (p *packer) tree(from, name string) error {
 	if err != nil {
 		return err
 	}
-	if err := p.entry(from, name, info); err != nil || !info.IsDir() {
+	leave := p.leaves(from, info)
+	if leave && !info.IsDir() {
+		return nil
+	}
+	if err := p.entry(from, name, info); err != nil || !info.IsDir() || leave {
 		return err
 	}
 	entries, err := os.ReadDir(from)

@@ -285,6 +285,11 @@ type Copy struct {
 	KeepOwner bool   `json:"keep_owner"` // numeric owners of the stream instead of the user's
 	User      string `json:"user"`       // whose the files become; "" is root
 	Follow    bool   `json:"follow"`     // for KindGet: follow Path if it is a symlink
+
+	// For KindGet: OneSystem leaves out what is mounted below Path, Without these
+	// files and what is in these directories.
+	OneSystem bool     `json:"one_system,omitempty"`
+	Without   []string `json:"without,omitempty"`
 }
 
 // Failure is a request that the other side refused or failed. Codes are those

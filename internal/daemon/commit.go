@@ -1,0 +1,107 @@
+package daemon
+
+import (
+	"context"
+	"io"
+	"path"
+	"strings"
+	"time"
+
+	"banger"
+	"banger/internal/api"
+	"banger/internal/guestwire"
+	"banger/internal/image"
+	"banger/internal/shim"
+)
+
+// ownOfVM is what no image takes from a VM.
+var ownOfVM = []string{
+	"/tmp", "/var/tmp", "/run", "/var/lib/docker", "/var/lib/containerd", "/var/lib/containers",
+	"/etc/machine-id", "/var/lib/dbus/machine-id", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf",
+	"/etc/ssh/ssh_host_rsa_key", "/etc/ssh/ssh_host_ecdsa_key", "/etc/ssh/ssh_host_ed25519_key",
+	"/etc/ssh/ssh_host_rsa_key.pub", "/etc/ssh/ssh_host_ecdsa_key.pub", "/etc/ssh/ssh_host_ed25519_key.pub",
+	"/root/.ssh", "/lost+found", "/.banger",
+}
+
+func (d *daemon) commitImage(ctx context.Context, in *toRef[api.CommitImage]) (job, error) {
+	ask := or(in.Body)
+	if err := banger.ValidateImageName(ask.Name); err != nil {
+		return job{}, err
+	}
+	row, err := d.findVM(ctx, in.Ref)
+	if err != nil {
+		return job{}, err
+	}
+	view, err := d.vms.Get(ctx, row.ID)
+	if err == nil && view.State != banger.StateStopped {
+		err = banger.Errorf(banger.Conflict, "cannot make an image of VM %s: it is %s, and must be stopped", row.Name, view.State).
+			Hint("banger vm stop %s", row.Name)
+	}
+	return job{ask.Name, func(ctx context.Context, op *operation) (any, error) {
+		made, err := d.images.add(ctx, ask.Name, func() (banger.Image, error) { return d.commit(ctx, row, ask, op) })
+		if err != nil {
+			return nil, banger.Wrap(err, "cannot make an image of VM %s", row.Name)
+		}
+		return d.describeImage(ctx, made)
+	}}, err
+}
+
+// commit boots the VM, whose disk only its own kernel should mount, and stops
+// it again whatever happens.
+func (d *daemon) commit(ctx context.Context, row banger.VM, ask api.CommitImage, op *operation) (made banger.Image, err error) {
+	was, err := d.images.store.Image(ctx, row.ImageID)
+	if err != nil {
+		return made, err
+	}
+	_, of, err := image.Load(d.images.recordDir(was))
+	if err != nil {
+		return made, err
+	}
+	without, err := d.without(row, ask.WithWorkspace)
+	if err != nil {
+		return made, err
+	}
+	if _, err := d.vms.Start(ctx, row.ID, true, true, op); err != nil {
+		return made, err
+	}
+	defer func() {
+		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+		defer cancel()
+		op.Stage("stop the VM")
+		if _, stopErr := d.vms.Stop(undo, row.ID, 10*time.Second, op); err == nil && stopErr != nil {
+			err = stopErr
+		}
+	}()
+	client, err := shim.Dial(ctx, d.dirs.VM(row.ID))
+	if err != nil {
+		return made, err
+	}
+	defer client.Close()
+	made, err = d.images.builder.Commit(ctx, ask.Name, of, "VM "+row.Name+", of "+was.Name, func(use func(io.Reader) error) error {
+		return client.Guest().Get(ctx, guestwire.Copy{Path: "/", Name: ".", KeepOwner: true, OneSystem: true, Without: without}, use)
+	}, op.Stage)
+	if err == nil {
+		op.Warn("left out: " + strings.Join(without, ", "))
+	}
+	return made, err
+}
+
+// without lists what an image of this VM leaves out.
+func (d *daemon) without(row banger.VM, withWorkspace bool) ([]string, error) {
+	conf, _, err := d.config()
+	if err != nil {
+		return nil, err
+	}
+	without := append([]string{}, ownOfVM...)
+	for _, f := range conf.FileSync {
+		guest := f.Guest
+		if rest, home := strings.CutPrefix(guest, "~"); home {
+			guest = "/root" + rest
+		}
+		without = append(without, path.Clean(guest))
+	}
+	if row.Workspace.GuestPath != "" && !withWorkspace {
+		without = append(without, path.Clean(row.Workspace.GuestPath))
+	}
+	return without, nil
+}

@@ -67,6 +67,7 @@ nested-kvm: build
 fuzz: agent
 	@$(GO) test -run XXX -fuzz FuzzServe -fuzztime 60s ./internal/guestwire
 	@$(GO) test -run XXX -fuzz FuzzDial -fuzztime 60s ./internal/guestwire
+	@$(GO) test -run XXX -fuzz FuzzApply -fuzztime 60s ./internal/patch
 
 # Writes docs/cli from the commands' own help.
 reference: agent

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"banger"
 	"banger/internal/patch"
@@ -163,6 +164,9 @@ func TestNothingIsExportedWhereNothingWasDone(t *testing.T) {
 // Times and sizes say nothing of a file that was given its old ones again.
 func TestExportSeesAFileThatHasItsOldTimeAgain(t *testing.T) {
 	r := furnished(t)
+	if err := touch(r.at("README"), "2020-02-02 02:02:02"); err != nil {
+		t.Fatal(err)
+	}
 	r.mustDeliver(Options{})
 	r.there(`touch -r README ref; printf 'sneaky\n' >README; touch -r ref README; rm ref`)
 	if got := paths(r.work("")); got != "README" {
@@ -170,19 +174,29 @@ func TestExportSeesAFileThatHasItsOldTimeAgain(t *testing.T) {
 	}
 }
 
-// Nor of one that is written within the second in which it was brought in.
+// Nor of one that is written within the second in which it was brought in, and
+// looked at in a later one.
 func TestExportSeesAFileWrittenAtOnce(t *testing.T) {
-	for range 5 {
+	for range 20 {
 		r := newRig(t)
 		r.write("f", "1\n")
 		r.commit("one")
 		r.write("f", "2\n")
+		second := time.Now().Unix()
 		r.mustDeliver(Options{})
 		r.inGuest("f", "3\n")
+		if time.Now().Unix() != second {
+			continue // too late: once more
+		}
+		for time.Now().Unix() == second {
+			time.Sleep(10 * time.Millisecond)
+		}
 		if got := paths(r.work("")); got != "f" {
 			t.Errorf("the work is %q", got)
 		}
+		return
 	}
+	t.Skip("this machine never brings a repository in within a second")
 }
 
 // The guest's repository may be configured as it likes.

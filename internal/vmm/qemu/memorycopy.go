@@ -13,8 +13,9 @@ import (
 	"banger/internal/vmm"
 )
 
-// fingerprint tells apart what pages of the file hold. Two pages that differ have the same
-// one once in 2^64 times, and no guest can know which: the seed is new for each copy.
+// fingerprint tells apart what pages of the file hold. Two pages that differ have the
+// same one once in 2^64 times, and no guest can know which: the seed is new for each
+// copy.
 type fingerprint uint64
 
 const (
@@ -29,7 +30,7 @@ const (
 // the next one all that did not change, and takes no longer if the guest is busy.
 //
 // What the file holds is known by its fingerprint. To read it back instead, through a
-// map, takes half as long again, and the map must be set up before.
+// map, takes a quarter longer, and the map must be set up before.
 type memoryCopy struct {
 	ram  ram
 	to   *os.File

@@ -75,6 +75,7 @@ type unpacker struct {
 	me       int    // whose files are made
 	myGroup  int
 	dirs     []*tar.Header
+	buffer   []byte // one for all files: garbage costs an emulated guest dear
 
 	// The directory that the last entry went to: the next mostly goes there
 	// too, and need not find its way from the top.
@@ -254,7 +255,10 @@ func (x *unpacker) file(h *tar.Header, content io.Reader) error {
 		return err
 	}
 	defer f.Close()
-	if err := writeSparse(f, content, h.Size); err != nil {
+	if x.buffer == nil {
+		x.buffer = make([]byte, 16*block)
+	}
+	if err := writeSparse(f, content, h.Size, x.buffer); err != nil {
 		return reason(err)
 	}
 	// An owner's change takes set-id bits and capabilities away, so they
@@ -270,11 +274,12 @@ func (x *unpacker) file(h *tar.Header, content io.Reader) error {
 	return dir.Chtimes(base, time.Time{}, h.ModTime)
 }
 
-// writeSparse writes content and leaves blocks of zeros out.
-func writeSparse(f *os.File, content io.Reader, size int64) error {
-	const block = 4096
-	buf := make([]byte, 16*block)
-	var zeros [block]byte
+const block = 4096
+
+var zeros [block]byte
+
+// writeSparse writes content by way of buf and leaves blocks of zeros out.
+func writeSparse(f *os.File, content io.Reader, size int64, buf []byte) error {
 	for at := int64(0); at < size; {
 		n, err := io.ReadFull(content, buf[:min(int64(len(buf)), size-at)])
 		if err != nil {

@@ -68,6 +68,8 @@ fuzz: agent
 	@$(GO) test -run XXX -fuzz FuzzServe -fuzztime 60s ./internal/guestwire
 	@$(GO) test -run XXX -fuzz FuzzDial -fuzztime 60s ./internal/guestwire
 	@$(GO) test -run XXX -fuzz FuzzApply -fuzztime 60s ./internal/patch
+	@$(GO) test -run XXX -fuzz FuzzLayers -fuzztime 60s -fuzzminimizetime 1s ./internal/rootfs
+	@$(GO) test -run XXX -fuzz FuzzPacks -fuzztime 60s -fuzzminimizetime 1s ./internal/image
 
 # Writes docs/cli from the commands' own help.
 reference: agent

@@ -2,8 +2,10 @@ package names
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"testing"
@@ -18,7 +20,8 @@ import (
 func open(t *testing.T) (address string, s *Server) {
 	t.Helper()
 	s, err := Open(Config{
-		Address: "127.0.0.1:0", Owner: "us", Log: slog.New(slog.DiscardHandler),
+		// An address that nobody else uses: a port must be free for UDP and TCP.
+		Address: fmt.Sprintf("127.204.%d.%d:0", rand.IntN(256), rand.IntN(256)), Owner: "us", Log: slog.New(slog.DiscardHandler),
 		Lookup: func(_ context.Context, name string) (netip.Addr, bool) {
 			return netip.MustParseAddr("127.77.0.2"), name == "devbox"
 		},

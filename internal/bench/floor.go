@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -33,6 +34,7 @@ const limit = 2 * time.Minute
 type Floor struct {
 	ctx    context.Context // ends whatever goes on
 	dir    string
+	driver qemu.Driver
 	launch shim.Launch
 	m      vmm.Machine
 	link   *guestlink.Link
@@ -81,7 +83,7 @@ func (f *Floor) Boot() error {
 	ctx, cancel := context.WithTimeout(f.ctx, limit)
 	defer cancel()
 	var err error
-	if f.m, err = (qemu.Driver{}).Boot(ctx, f.launch.Machine, vmm.IO{}); err != nil {
+	if f.m, err = f.driver.Boot(ctx, f.launch.Machine, vmm.IO{}); err != nil {
 		return err
 	}
 	if err = f.join(ctx, f.m, func() (*guestwire.Conn, error) { return guestwire.Dial(f.m.Agent(), f.token, nil) }); err == nil {
@@ -108,6 +110,40 @@ func (f *Floor) join(ctx context.Context, m vmm.Machine, dial func() (*guestwire
 	return nil
 }
 
+// UseOwnNetwork has the machine's card lead into the network that QEMU has of its
+// own, where the host's 127.0.0.1 is 10.0.2.2.
+func (f *Floor) UseOwnNetwork() {
+	f.driver = qemu.Measured()
+	f.launch.Machine.NIC = &vmm.NIC{MAC: f.launch.Machine.NIC.MAC, MTU: 1500}
+	f.launch.Setup.Network = f.launch.Network.Place()
+	f.launch.Setup.Network.Address = [4]byte{10, 0, 2, 15}
+	f.launch.Setup.Network.Gateway = [4]byte{10, 0, 2, 2}
+	f.launch.Setup.Network.GatewayMAC = [6]byte{0x52, 0x55, 10, 0, 2, 2}
+}
+
+// Output runs a command in the guest and gives what it writes.
+func (f *Floor) Output(argv ...string) (string, error) {
+	s, err := f.link.Conn().Open(guestwire.KindExec, guestwire.Exec{Argv: argv}.Append(nil))
+	if err != nil {
+		return "", err
+	}
+	defer s.Reset()
+	go func() { _, _ = io.Copy(os.Stderr, s.Reader(guestwire.Stderr)) }()
+	out, err := io.ReadAll(s.Reader(guestwire.Stdout))
+	if err != nil {
+		return "", err
+	}
+	body, err := s.Wait(f.ctx)
+	if err != nil {
+		return "", err
+	}
+	exit, err := guestwire.ParseExit(body)
+	if err == nil && exit.Status != 0 {
+		err = fmt.Errorf("%q gave status %d: %s", argv, exit.Status, exit.Message)
+	}
+	return string(out), err
+}
+
 // Exec runs a command in the guest.
 func (f *Floor) Exec() error { return RunTrue(f.ctx, f.link.Conn()) }
 
@@ -119,6 +155,10 @@ func end(m vmm.Machine) error {
 		return err
 	}
 	<-m.Done()
+	_ = m.Agent().Close()
+	if c := m.Cable(); c != nil {
+		_ = c.Close()
+	}
 	return nil
 }
 

@@ -51,6 +51,7 @@ var lines = []line{
 	{"list", (*benchmark).list},
 	{"export", (*benchmark).export},
 	{"workspace", (*benchmark).workspace},
+	{"network", (*benchmark).network},
 }
 
 func lineNames() (names []string) {

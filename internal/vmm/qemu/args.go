@@ -125,6 +125,16 @@ func nicArgs(nic *vmm.NIC) []string {
 	}
 }
 
+// withOwnNetwork puts QEMU's own network at the other end of the cable.
+func withOwnNetwork(args []string) []string {
+	for i, a := range args {
+		if a == "-netdev" {
+			args[i+1] = "user,id=net"
+		}
+	}
+	return args
+}
+
 func encode(o object) string {
 	text, err := json.Marshal(o)
 	if err != nil {

@@ -109,7 +109,7 @@ func (p Probe) try(ctx context.Context, accel vmm.Accel, silence time.Duration) 
 	m, err := boot(ctx, vmm.Config{
 		Dir: "/", Binary: p.Binary, Kernel: p.Kernel, Accel: accel, VCPU: 1, MemoryMiB: 256,
 		Cmdline: "earlyprintk=serial,ttyS0,115200 " + trialLevel,
-	}, vmm.IO{Console: console})
+	}, Driver{}, vmm.IO{Console: console})
 	switch {
 	case banger.CodeOf(err) == banger.Unavailable:
 		return unusable("QEMU gives up: %v", err), nil

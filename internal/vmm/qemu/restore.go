@@ -36,7 +36,7 @@ func restore(ctx context.Context, cfg vmm.Config, from vmm.Source, out vmm.IO) (
 	if err != nil {
 		return nil, err
 	}
-	m, err := launch(cfg, restoreArguments(cfg), w, out)
+	m, err := launch(cfg, restoreArguments(cfg), Driver{}, w, out)
 	if err != nil {
 		return nil, err
 	}

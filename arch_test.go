@@ -68,7 +68,7 @@ var rooms = map[string][]string{
 // the outside world.
 var owners = map[string][]string{
 	"database/sql":                     {"banger/internal/store"},
-	"net/http":                         {"banger/client", "banger/internal/daemon", "banger/internal/oci"},
+	"net/http":                         {"banger/client", "banger/internal/daemon", "banger/internal/oci", "banger/test/bench"},
 	"modernc.org/sqlite":               {"banger/internal/store"},
 	"github.com/danielgtaylor/huma/v2": {"banger/internal/daemon"},
 	"golang.org/x/crypto/ssh":          {"banger/internal/sshd", "banger/internal/sshkeys"},

@@ -17,6 +17,7 @@ import (
 type Cargo struct {
 	plan  *Plan
 	dir   string
+	room  *room
 	main  *stage
 	parts []part // the repository itself last
 
@@ -34,12 +35,12 @@ type part struct {
 // Load makes a plan ready. Nothing is written but in a directory for temporary
 // files.
 func (p *Plan) Load(ctx context.Context) (c *Cargo, err error) {
-	dir, err := os.MkdirTemp("", "banger-workspace-")
+	room, err := newRoom()
 	if err != nil {
 		return nil, banger.Errorf(banger.Internal, "cannot make room for %s: %w", p.Root, err)
 	}
 	packing, cancel := context.WithCancel(ctx)
-	c = &Cargo{plan: p, dir: dir, cancel: cancel}
+	c = &Cargo{plan: p, dir: room.dir, room: room, cancel: cancel}
 	c.packing = sync.OnceValue(func() error { return c.packAll(packing) })
 	if err = c.load(ctx); err != nil {
 		c.Close()
@@ -55,7 +56,7 @@ func (c *Cargo) Pack() { go func() { _ = c.packing() }() }
 func (c *Cargo) Close() {
 	c.cancel()
 	_ = c.packing() // nobody writes there any more
-	_ = os.RemoveAll(c.dir)
+	c.room.close()
 }
 
 func (c *Cargo) load(ctx context.Context) error {

@@ -40,13 +40,22 @@ func dropConnections() error {
 	return errors.Join(errs...)
 }
 
-// dropKind lists the sockets of one kind, and destroys those that lead outside.
-func dropKind(fd int, family, protocol uint8, states uint32) error {
-	err := sendDiag(fd, sockDiagByFamily, unix.NLM_F_DUMP, family, protocol, states, make([]byte, diagIDLen))
+// prepareDrop has the kernel load what dropConnections needs of it: under emulation
+// that takes longer than all the rest, and whoever is copied waits for nobody now.
+func prepareDrop() {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
-		return err
+		return
 	}
-	ids, err := receiveIDs(fd, family)
+	defer unix.Close(fd)
+	for _, protocol := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
+		_, _ = listKind(fd, unix.AF_INET, protocol, 0)
+	}
+}
+
+// dropKind destroys the sockets of one kind that lead outside.
+func dropKind(fd int, family, protocol uint8, states uint32) error {
+	ids, err := listKind(fd, family, protocol, states)
 	for _, id := range ids {
 		if err == nil {
 			err = sendDiag(fd, sockDestroy, unix.NLM_F_ACK, family, protocol, 0, id)
@@ -59,6 +68,15 @@ func dropKind(fd int, family, protocol uint8, states uint32) error {
 		}
 	}
 	return err
+}
+
+// listKind lists the sockets of one kind that lead outside.
+func listKind(fd int, family, protocol uint8, states uint32) (ids [][]byte, err error) {
+	err = sendDiag(fd, sockDiagByFamily, unix.NLM_F_DUMP, family, protocol, states, make([]byte, diagIDLen))
+	if err != nil {
+		return nil, err
+	}
+	return receiveIDs(fd, family)
 }
 
 func sendDiag(fd int, kind, flags uint16, family, protocol uint8, states uint32, id []byte) error {

@@ -92,6 +92,7 @@ func (l *listeners) nextChange() <-chan struct{} {
 	if l.changed == nil {
 		l.changed = make(chan struct{})
 		l.traced = traceListeners(l.note) == nil
+		go prepareDrop() // soon after a boot, when nobody waits
 	}
 	if !l.traced {
 		later := make(chan struct{})

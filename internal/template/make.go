@@ -220,7 +220,9 @@ func connect(ctx context.Context, m vmm.Machine, dial func() (*guestwire.Conn, e
 func (w *workshop) warm(ctx context.Context, link *guestlink.Link) error {
 	other := w.neutral() // from which the neutral one is a change, as a VM's from that
 	other.Hostname, other.MachineID = "warm", strings.Repeat("1", len(neutralID))
-	other.Network = w.place(otherAddress)
+	if other.Network = w.place(otherAddress); other.Network != nil {
+		other.Network.Drop = true // it has no connections; forks of a fork of it will
+	}
 	for _, s := range []guestwire.Setup{other, w.neutral()} {
 		s.TimeNanos = time.Now().UnixNano()
 		if _, err := link.Setup(ctx, s); err != nil {

@@ -19,7 +19,7 @@ import (
 
 // format is raised when machines saved by an older banger cannot be taken up:
 // when a driver gives its VMM another command line, for example.
-const format = 4
+const format = 5
 
 // smallDisk is the size of the disk of templates for disks below the default.
 const smallDisk = 1 << 30

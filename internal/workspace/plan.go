@@ -50,7 +50,6 @@ type Plan struct {
 
 	repo   repository
 	status status
-	tree   string // of a From, a directory it was checked out to
 }
 
 // Change is a path that is not as in the commit.

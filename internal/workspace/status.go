@@ -12,7 +12,6 @@ type status struct {
 	changes   []Change
 	untracked []string // a nested repository ends in a slash
 	staged    bool
-	modules   bool // a submodule is among the changes
 }
 
 // status asks git. Submodules count by their commits.

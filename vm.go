@@ -129,6 +129,7 @@ type Workspace struct {
 	BaseTree   string    `json:"base_tree,omitempty"` // the tree as brought in
 	Mode       string    `json:"mode,omitempty"`
 	Branch     string    `json:"branch,omitempty"`
+	User       string    `json:"user,omitempty"` // whose the files are in the guest, "" for root
 }
 
 // IsZero says whether no workspace was ever prepared.

@@ -67,6 +67,9 @@ func (b *bootstrap) install(ctx context.Context, g workspaceGuest, dir string, b
 	if err != nil || !there {
 		return err
 	}
+	if err := g.openBootstrapLog(ctx); err != nil {
+		return err
+	}
 	script := "exec >>" + bootstrapLog + " 2>&1; mise trust --yes --all; exec mise install --yes"
 	c := workspace.Command{Argv: []string{"sh", "-c", script}, Dir: dir}
 	if background {
@@ -79,6 +82,16 @@ func (b *bootstrap) install(ctx context.Context, g workspaceGuest, dir string, b
 		b.app.warn("the tools that %s names were not all installed: mise ended with status %d", b.tool, status)
 		b.app.hint("banger vm logs --source bootstrap %s", g.name)
 	}
+	return err
+}
+
+// openBootstrapLog lets a user who is not root write to the log.
+func (g workspaceGuest) openBootstrapLog(ctx context.Context) error {
+	if g.user == "" {
+		return nil
+	}
+	argv := []string{"sh", "-c", `: >>"$0" && chown "$1" "$0"`, bootstrapLog, g.user}
+	_, err := g.Run(ctx, workspace.Command{Argv: argv, Root: true})
 	return err
 }
 
@@ -96,7 +109,7 @@ func (b *bootstrap) bringMise(ctx context.Context, g workspaceGuest) (bool, erro
 		return false, banger.Errorf(banger.NotFound, "cannot copy mise into %s: %w", g.name, err)
 	}
 	tree := &packer{follow: true}
-	err := g.Unpack(ctx, path.Dir(miseAt[0]), func(w io.Writer) error { return tree.pack(w, b.mise, path.Base(miseAt[0])) })
+	err := g.as("").Unpack(ctx, path.Dir(miseAt[0]), func(w io.Writer) error { return tree.pack(w, b.mise, path.Base(miseAt[0])) })
 	return err == nil, err
 }
 
@@ -125,13 +138,13 @@ func (g workspaceGuest) has(ctx context.Context, paths ...string) (bool, error) 
 // detach leaves a command running by itself.
 func (g workspaceGuest) detach(ctx context.Context, c workspace.Command) error {
 	command := &guestCommand{v: g.app.voice, vm: g.name, shim: g.shim}
-	command.request.Argv, command.request.Dir = c.Argv, c.Dir
+	command.request.Argv, command.request.Dir, command.request.User = c.Argv, c.Dir, g.user
 	return command.detach(ctx)
 }
 
 // printBootstrap prints what the installation of tools told of itself.
 func (o *logsOptions) printBootstrap(ctx context.Context, vm api.VM, sh *shim.Client) error {
-	g := workspaceGuest{guestRunner{sh}, o.app, vm.Name}
+	g := workspaceGuest{guestRunner{shim: sh}, o.app, vm.Name}
 	if there, err := g.has(ctx, bootstrapLog); err != nil || !there {
 		return banger.Errorf(banger.NotFound, "cannot show the log: no tools were installed in %s", vm.Name)
 	}

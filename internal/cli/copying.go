@@ -20,6 +20,7 @@ type copying struct {
 	link    *guestlink.Link
 	archive bool
 	follow  bool
+	user    string // whose files become of what is copied in, "" for root
 }
 
 // in copies a local path to the guest.
@@ -65,7 +66,7 @@ func (c *copying) streamIn(ctx context.Context, destination string) error {
 // the guest then found its stream cut off, and the guest's word more than that
 // its stream could not be written on.
 func (c *copying) put(ctx context.Context, dir string, write func(io.Writer) error) error {
-	s, err := c.open(guestwire.KindPut, guestwire.Copy{Path: dir, KeepOwner: c.archive})
+	s, err := c.open(guestwire.KindPut, guestwire.Copy{Path: dir, KeepOwner: c.archive, User: c.user})
 	if err != nil {
 		return err
 	}

@@ -31,7 +31,7 @@ func newExec(a *app) *cobra.Command {
 there, 126 for one that cannot be executed, 125 where banger itself failed. A suspended VM is woken.
 
 In a VM that has a repository (banger vm workspace) the command begins there, under mise where the VM
-has mise; -w is relative to it. banger warns where you have moved on to another commit since.
+has mise, as the user it was brought in for; -w is relative to it. banger warns where you have moved on to another commit since.
 
 With a terminal, stdin and stdout are the command's. Without one, stdin is passed only with -i;
 INT, TERM and HUP are forwarded, and a second Ctrl-C within two seconds ends banger.`,
@@ -111,6 +111,9 @@ func (o *execOptions) prepare(ctx context.Context, request guestwire.Exec) (*gue
 	base := o.guestPath
 	if base == "" {
 		base = vm.Workspace.GuestPath
+	}
+	if request.User == "" && o.guestPath == "" {
+		request.User = vm.Workspace.User
 	}
 	request.Dir = placed(base, request.Dir)
 	if base != "" {

@@ -94,7 +94,7 @@ func (o *exportOptions) run(ctx context.Context, c *client.Client, ref string) e
 	if err != nil {
 		return err
 	}
-	e := &export{exportOptions: o, vm: vm, guest: guestRunner{sh}, dirs: dirs,
+	e := &export{exportOptions: o, vm: vm, guest: guestRunner{sh, w.User}, dirs: dirs,
 		taking: workspace.Taking{Path: w.GuestPath, Base: w.BaseTree, Head: w.HeadCommit, Commit: o.commit}}
 	if err := patch.Recover(dirs.Applies(), func(said string) { o.app.warn("%s", said) }); err != nil {
 		o.app.fail(err)

@@ -14,14 +14,15 @@ import (
 // become of its paths by then.
 type forkPoint struct {
 	taking workspace.Taking
+	user   string                                // whose the workspace is
 	list   func() (map[string]patch.File, error) // asks the first copy, once
 }
 
 func (r *forkRun) newForkPoint(ctx context.Context) *forkPoint {
 	w := r.forks.VMs[0].Workspace
-	p := &forkPoint{taking: workspace.Taking{Path: w.GuestPath, Base: w.BaseTree}}
+	p := &forkPoint{taking: workspace.Taking{Path: w.GuestPath, Base: w.BaseTree}, user: w.User}
 	p.list = sync.OnceValues(func() (map[string]patch.File, error) {
-		changes, err := workspace.List(ctx, guestRunner{r.shims[0]}, p.taking)
+		changes, err := workspace.List(ctx, guestRunner{r.shims[0], p.user}, p.taking)
 		at := map[string]patch.File{}
 		for _, c := range changes {
 			at[c.Path] = c.New
@@ -37,7 +38,7 @@ func (p *forkPoint) count(ctx context.Context, sh *shim.Client) (n int, err erro
 	if err != nil {
 		return 0, err
 	}
-	changes, err := workspace.List(ctx, guestRunner{sh}, p.taking)
+	changes, err := workspace.List(ctx, guestRunner{sh, p.user}, p.taking)
 	now := map[string]bool{}
 	for _, c := range changes {
 		now[c.Path] = true

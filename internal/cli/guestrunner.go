@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"io"
+	"os"
 
 	"banger"
 	"banger/internal/guestwire"
@@ -11,11 +12,19 @@ import (
 )
 
 // guestRunner runs commands in a guest for banger itself.
-type guestRunner struct{ shim *shim.Client }
+type guestRunner struct {
+	shim *shim.Client
+	user string // whose commands they are, "" for root
+}
 
 // Run runs a command to its end.
 func (g guestRunner) Run(ctx context.Context, c workspace.Command) (int, error) {
-	request := guestwire.Exec{Argv: c.Argv, Env: c.Env, Dir: c.Dir, Stdin: c.Stdin != nil}
+	request := guestwire.Exec{
+		Argv: c.Argv, Env: c.Env, Dir: c.Dir, User: g.user, UID: uint32(os.Getuid()), Stdin: c.Stdin != nil,
+	}
+	if c.Root {
+		request.User = "root"
+	}
 	s, err := g.shim.Conn().Open(guestwire.KindExec, request.Append(nil))
 	if err != nil {
 		return 0, banger.Wrap(err, "cannot reach the guest")

@@ -39,7 +39,7 @@ func (l *launch) bringIn(ctx context.Context, p *progress, g *guestCommand) erro
 	g.request.Under = mise
 	if l.tools != nil {
 		p.say("install tools")
-		guest := workspaceGuest{guestRunner{l.shim}, l.app, vm.Name}
+		guest := workspaceGuest{guestRunner{l.shim, vm.Workspace.User}, l.app, vm.Name}
 		return l.tools.install(ctx, guest, vm.Workspace.GuestPath, !l.create.Wait)
 	}
 	return nil

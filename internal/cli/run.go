@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"path"
+
 	"github.com/spf13/cobra"
 
 	"banger"
@@ -32,8 +34,8 @@ func newRun(a *app) *cobra.Command {
 command's status: 128+n for a signal, 127 for a command that is not there, 126 for one that cannot
 be executed, 125 where banger itself failed.
 
-With a path, the git repository that it lies in is copied to /root/repo in the VM, with the files as
-they are, and the command or shell begins there. Your repository is only read. Files that git does not
+With a path, the git repository that it lies in is copied to /root/repo in the VM, with --user to
+repo in the home of that user, whose the files become. They come as they are, and the command or shell begins there. Your repository is only read. Files that git does not
 track stay, unless --include-untracked is given; ignored ones come if .bangerinclude names them, in
 the form of .gitignore.
 
@@ -90,15 +92,24 @@ func (o *runOptions) repository(cmd *cobra.Command) (*workspace.Plan, error) {
 		}
 		return nil, nil
 	}
-	if user := o.command.user; user != "" && user != "root" && user != "0" {
-		return nil, badUsage("--user %s cannot work in a repository that is brought in: its files are root's", user).
-			Hint("banger run %s, without --user", quoteWords([]string{o.path}))
-	}
 	plan, err := o.bring.plan(cmd.Context(), o.path)
 	if banger.CodeOf(err) == banger.NotFound && len(o.argv) == 0 && o.bring.from == "" {
 		err = banger.Errorf(banger.BadRequest, "%w", err).Hint("if it is a command: banger run -- %s", quoteWords([]string{o.path}))
 	}
 	return plan, err
+}
+
+// place says whose the repository becomes, "" for root, and where it goes, "" for
+// the home of that user, since only root enters root's.
+func (o *runOptions) place(cmd *cobra.Command) (user, guestPath string) {
+	user = o.command.user
+	if user == "root" || user == "0" {
+		user = ""
+	}
+	if user == "" || cmd.Flags().Changed("guest-path") {
+		return user, o.bring.guestPath
+	}
+	return user, ""
 }
 
 // check refuses what makes no sense before anything is touched.
@@ -122,8 +133,13 @@ func (o *runOptions) check(cmd *cobra.Command) error {
 	if err != nil {
 		return asOurs(err)
 	}
+	user, guestPath := o.place(cmd)
 	if o.bring.dryRun {
-		return o.app.preview(cmd.Context(), plan, o.bring.guestPath)
+		to := guestPath
+		if to == "" {
+			to = "~" + user + "/" + path.Base(workspace.DefaultGuestPath)
+		}
+		return o.app.preview(cmd.Context(), plan, to)
 	}
 	tools, err := o.bootstrap(plan, vm)
 	if err != nil {
@@ -132,7 +148,7 @@ func (o *runOptions) check(cmd *cobra.Command) error {
 	vm.Ephemeral, vm.Start, vm.Wait = o.rm, true, o.detach
 	r := &launch{app: o.app, create: vm, request: request, timeout: o.command.timeout, trace: newTrace(), json: o.json}
 	if plan != nil {
-		r.bring = &bringing{app: o.app, plan: plan, guestPath: o.bring.guestPath}
+		r.bring = &bringing{app: o.app, plan: plan, guestPath: guestPath, user: user}
 		r.tools = tools
 	}
 	if o.detach {

@@ -30,7 +30,7 @@ func (o *execOptions) follow(ctx context.Context, c *client.Client, vm api.VM, s
 	if err != nil {
 		return vm, ours{banger.Wrap(err, "cannot bring %s up to date", vm.Name)}
 	}
-	b := &bringing{app: o.app, plan: plan, guestPath: w.GuestPath}
+	b := &bringing{app: o.app, plan: plan, guestPath: w.GuestPath, user: w.User}
 	b.begin(ctx, false)
 	defer b.end()
 	vm, err = b.deliver(ctx, c, vm, sh)

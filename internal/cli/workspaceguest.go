@@ -3,7 +3,10 @@ package cli
 import (
 	"context"
 	"io"
+	"path"
+	"strings"
 
+	"banger"
 	"banger/internal/workspace"
 )
 
@@ -17,9 +20,34 @@ type workspaceGuest struct {
 	name string
 }
 
+// as is the same guest for another user's files and commands.
+func (g workspaceGuest) as(user string) workspaceGuest {
+	g.user = user
+	return g
+}
+
 // Unpack implements workspace.Guest.
 func (g workspaceGuest) Unpack(ctx context.Context, dir string, write func(io.Writer) error) error {
-	return (&copying{app: g.app, vm: g.name, link: g.shim.Guest()}).put(ctx, dir, write)
+	return (&copying{app: g.app, vm: g.name, link: g.shim.Guest(), user: g.user}).put(ctx, dir, write)
+}
+
+// home is where the guest's user lives, who is made where the image has none of
+// that name.
+func (g workspaceGuest) home(ctx context.Context) (string, error) {
+	if g.user == "" {
+		return guestHome, nil
+	}
+	var out, complaint strings.Builder
+	status, err := g.Run(ctx, workspace.Command{Argv: []string{"sh", "-c", `printf %s "$HOME"`}, Stdout: &out, Stderr: &complaint})
+	if err != nil {
+		return "", err
+	}
+	home := path.Clean(out.String())
+	if status != 0 || !path.IsAbs(home) {
+		return "", banger.Errorf(banger.NotFound, "cannot find the home of %s in %s: %s", g.user, g.name, strings.TrimSpace(complaint.String())).
+			Hint("--guest-path DIR says where to put the repository")
+	}
+	return home, nil
 }
 
 // Look implements workspace.Guest.

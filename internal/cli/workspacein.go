@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"path"
 
 	"banger/client"
 	"banger/internal/api"
@@ -14,7 +15,8 @@ import (
 type bringing struct {
 	app       *app
 	plan      *workspace.Plan
-	guestPath string
+	guestPath string // "" for repo in the home of the user
+	user      string // whose the files become, "" for root
 	force     bool
 
 	loaded chan struct{}
@@ -50,8 +52,17 @@ func (b *bringing) deliver(ctx context.Context, c *client.Client, vm api.VM, sh 
 	if b.err != nil {
 		return vm, b.err
 	}
+	guest := workspaceGuest{guestRunner{sh, b.user}, b.app, vm.Name}
+	home, err := guest.home(ctx)
+	if err != nil {
+		return vm, err
+	}
+	to := b.guestPath
+	if to == "" {
+		to = path.Join(home, path.Base(workspace.DefaultGuestPath))
+	}
 	done, err := b.cargo.Deliver(ctx, workspace.Target{
-		Guest: workspaceGuest{guestRunner{sh}, b.app, vm.Name}, Path: b.guestPath, Home: guestHome, Record: vm.Workspace, Force: b.force,
+		Guest: guest, Path: to, Home: home, User: b.user, Record: vm.Workspace, Force: b.force,
 	})
 	if err != nil {
 		return vm, err
@@ -64,7 +75,7 @@ func (b *bringing) deliver(ctx context.Context, c *client.Client, vm api.VM, sh 
 	if b.plan.ToolFile() == "" || done.Nothing {
 		return vm, nil
 	}
-	return vm, workspaceGuest{guestRunner{sh}, b.app, vm.Name}.trust(ctx, done.GuestPath)
+	return vm, guest.trust(ctx, done.GuestPath)
 }
 
 func (b *bringing) report(done *workspace.Prepared) {

@@ -67,7 +67,7 @@ func (o *prepareOptions) run(ctx context.Context, c *client.Client, b *bringing,
 	}
 	defer sh.Close()
 	if vm.Workspace.SourcePath == b.plan.Root && !elsewhere {
-		b.guestPath = vm.Workspace.GuestPath
+		b.guestPath, b.user = vm.Workspace.GuestPath, vm.Workspace.User
 	}
 	b.notes()
 	b.begin(ctx, vm.Workspace.IsZero())

@@ -68,7 +68,7 @@ func (a *app) drift(ctx context.Context, c *client.Client, ref string) (*drifted
 	}
 	defer cargo.Close()
 	d, err := cargo.Compare(ctx, workspace.Target{
-		Guest: workspaceGuest{guestRunner{sh}, a, vm.Name}, Path: vm.Workspace.GuestPath, Home: guestHome, Record: vm.Workspace,
+		Guest: workspaceGuest{guestRunner{sh, vm.Workspace.User}, a, vm.Name}, Path: vm.Workspace.GuestPath, Home: guestHome, Record: vm.Workspace,
 	})
 	return &drifted{vm.Name, vm.Workspace, d}, err
 }

@@ -257,3 +257,44 @@ func TestPutFollowsALinkThatIsReplacedInTheStream(t *testing.T) {
 		}
 	}
 }
+
+func TestDirectoriesOnTheWayAreWhoseTheFilesAre(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root gives files away")
+	}
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "home"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var stream bytes.Buffer
+	w := tar.NewWriter(&stream)
+	for _, name := range []string{"home/repo/sub/file", "home/other/link"} {
+		h := &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644}
+		if filepath.Base(name) == "link" {
+			h.Typeflag, h.Linkname = tar.TypeSymlink, "nowhere"
+		}
+		if err := w.WriteHeader(h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	x := &unpacker{root: root, dir: dir, uid: 4711, gid: 4712}
+	if err := errors.Join(w.Close(), x.all(tar.NewReader(&stream))); err != nil {
+		t.Fatal(err)
+	}
+	x.leave()
+	owners := map[string]uint32{"home": 0, "home/repo": 4711, "home/repo/sub": 4711, "home/repo/sub/file": 4711, "home/other": 4711, "home/other/link": 4711}
+	for name, want := range owners {
+		info, err := os.Lstat(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := info.Sys().(*syscall.Stat_t).Uid; got != want {
+			t.Errorf("%s belongs to %d, want %d", name, got, want)
+		}
+	}
+}

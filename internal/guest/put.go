@@ -96,7 +96,7 @@ func (x *unpacker) in(name string) (dir *os.Root, base string, err error) {
 	x.leave()
 	dir, err = x.root.OpenRoot(parent)
 	if errors.Is(err, os.ErrNotExist) {
-		if err = x.root.MkdirAll(parent, 0o755); err == nil {
+		if err = x.makeAll(parent); err == nil {
 			dir, err = x.root.OpenRoot(parent)
 		}
 	}
@@ -181,7 +181,7 @@ func (x *unpacker) makeWay(h *tar.Header) error {
 		return nil
 	}
 	if parent := path.Dir(h.Name); parent != "." {
-		if err := x.root.MkdirAll(parent, 0o755); err != nil {
+		if err := x.makeAll(parent); err != nil {
 			return err
 		}
 	}
@@ -203,6 +203,27 @@ func (x *unpacker) makeWay(h *tar.Header) error {
 		return failf("conflict", "a file is there")
 	}
 	return x.root.Remove(h.Name)
+}
+
+// makeAll makes the directories on the way to an entry that no stream describes.
+// They are whose the files are.
+func (x *unpacker) makeAll(dir string) error {
+	if x.keep || x.uid == x.me && x.gid == x.myGroup {
+		return x.root.MkdirAll(dir, 0o755)
+	}
+	for i := range len(dir) + 1 {
+		if i < len(dir) && dir[i] != '/' {
+			continue
+		}
+		err := x.root.Mkdir(dir[:i], 0o755)
+		if err == nil {
+			err = x.root.Chown(dir[:i], x.uid, x.gid)
+		}
+		if err != nil && !errors.Is(err, os.ErrExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 func (x *unpacker) makeDir(h *tar.Header) error {

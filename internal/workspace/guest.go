@@ -6,14 +6,15 @@ import (
 )
 
 // Guest is what is asked of a guest. Everything it answers is a guest's word:
-// data to be checked, never a command or a path to be trusted.
+// data to be checked, never a command or a path to be trusted. It has one user
+// whose the repository is, most often root.
 type Guest interface {
 	// Run runs a command to its end and gives its exit status: 127 for a
 	// program that is not there. An error means that it could not be asked.
 	Run(ctx context.Context, c Command) (status int, err error)
 
 	// Unpack unpacks the tar stream that write writes, below a directory that
-	// is there. Files become root's. An error of write ends it half-way.
+	// is there. Files become the guest's user's. An error of write ends it half-way.
 	Unpack(ctx context.Context, dir string, write func(io.Writer) error) error
 
 	// Look says what is at a path, links followed.
@@ -37,4 +38,5 @@ type Command struct {
 	Dir            string    // "" is the home directory
 	Stdin          io.Reader // nil is none
 	Stdout, Stderr io.Writer // nil is dropped
+	Root           bool      // as root, whosever the repository is
 }

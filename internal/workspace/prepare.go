@@ -19,7 +19,8 @@ import (
 type Target struct {
 	Guest  Guest
 	Path   string           // absolute
-	Home   string           // of root
+	Home   string           // of the user whose the files become
+	User   string           // that user, "" for root
 	Record banger.Workspace // what the ledger says was brought in before
 	Force  bool             // over what is in the way
 }
@@ -41,7 +42,7 @@ func (c *Cargo) Deliver(ctx context.Context, to Target) (*Prepared, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &delivery{cargo: c, to: to, done: &Prepared{Workspace: c.record(to.Path), NoGit: !there.git}}
+	d := &delivery{cargo: c, to: to, done: &Prepared{Workspace: c.record(to), NoGit: !there.git}}
 	switch {
 	case there.path == Nothing:
 		err = d.first(ctx)
@@ -71,9 +72,9 @@ func (d *delivery) same(ctx context.Context) bool {
 	return err == nil && source == d.cargo.plan.Root
 }
 
-func (c *Cargo) record(guestPath string) banger.Workspace {
+func (c *Cargo) record(to Target) banger.Workspace {
 	return banger.Workspace{
-		GuestPath: guestPath, SourcePath: c.plan.Root, HeadCommit: c.main.head, PreparedAt: time.Now().UTC(),
+		GuestPath: to.Path, User: to.User, SourcePath: c.plan.Root, HeadCommit: c.main.head, PreparedAt: time.Now().UTC(),
 		BaseTree: c.main.tree, Mode: c.plan.Mode, Branch: c.main.branch,
 	}
 }
@@ -116,9 +117,13 @@ func (t Target) has(ctx context.Context, paths ...string) (bool, error) {
 	return false, nil
 }
 
+// gitConfig is the file that a guest's user gets whose git knows nobody.
+func (t Target) gitConfig() string { return path.Join(t.Home, ".config/git/config") }
+
 // anew takes away what is at the path and begins there.
 func (d *delivery) anew(ctx context.Context) error {
-	if err := d.run(ctx, "", nil, "rm", "-rf", "--", d.to.Path); err != nil {
+	// The directory that it lies in may be another's.
+	if _, err := d.answer(ctx, Command{Argv: []string{"rm", "-rf", "--", d.to.Path}, Root: true}); err != nil {
 		return err
 	}
 	return d.first(ctx)
@@ -132,11 +137,16 @@ func (d *delivery) run(ctx context.Context, dir string, in io.Reader, argv ...st
 
 // ask is run for what the guest answers.
 func (d *delivery) ask(ctx context.Context, dir string, in io.Reader, argv ...string) (string, error) {
+	return d.answer(ctx, Command{Argv: argv, Dir: dir, Stdin: in})
+}
+
+func (d *delivery) answer(ctx context.Context, c Command) (string, error) {
 	var out, complaint strings.Builder
-	status, err := d.to.Guest.Run(ctx, Command{Argv: argv, Dir: dir, Stdin: in, Stdout: &out, Stderr: &complaint})
+	c.Stdout, c.Stderr = &out, &complaint
+	status, err := d.to.Guest.Run(ctx, c)
 	if err == nil && status != 0 {
 		err = banger.Errorf(banger.Internal, "cannot prepare %s: %s in the guest ended with status %d: %s",
-			d.to.Path, argv[0], status, strings.TrimSpace(complaint.String()))
+			d.to.Path, c.Argv[0], status, strings.TrimSpace(complaint.String()))
 	}
 	return out.String(), err
 }
@@ -152,7 +162,7 @@ func (d *delivery) first(ctx context.Context) error {
 	}
 	return d.unpack(ctx, func(s *sender) error {
 		if identity != "" {
-			if err := s.text(inside(path.Join(d.to.Home, ".config/git/config")), identity); err != nil {
+			if err := s.text(inside(d.to.gitConfig()), identity); err != nil {
 				return err
 			}
 		}
@@ -207,7 +217,7 @@ func (d *delivery) identity(ctx context.Context) (string, error) {
 	if id == "" || d.done.NoGit {
 		return "", nil
 	}
-	known, err := d.to.has(ctx, path.Join(d.to.Home, ".gitconfig"), path.Join(d.to.Home, ".config/git/config"))
+	known, err := d.to.has(ctx, path.Join(d.to.Home, ".gitconfig"), d.to.gitConfig())
 	if known {
 		id = ""
 	}

@@ -139,3 +139,44 @@ func TestToolsOfARepositoryAreInstalledByMise(t *testing.T) {
 		t.Errorf("mise was asked for %q", got)
 	}
 }
+
+// TestRepositoryOfAUserWhoIsNotRoot goes the whole way as one: in, work, in again,
+// out, and a copy.
+func TestRepositoryOfAUserWhoIsNotRoot(t *testing.T) {
+	dir := repository(t, "mkdir sub; echo one >sub/file; echo r >README; git add -A; git commit -qm one; echo dirty >README")
+	w := shared
+	got := w.must(t, "run", "--name", "not-root", "--memory", "512", "--user", "dev", dir, "--", "sh", "-ec",
+		`id -un; pwd; git status --short; find . ~ ! -user dev; echo two >sub/file; mkdir made; echo three >made/new; git add made; git commit -qm theirs`)
+	t.Cleanup(func() { w.Banger("rm", "-f", "not-root", "not-root-1") })
+	if want := "dev\n/home/dev/repo\n M README"; got != want {
+		t.Errorf("the command says %q, want %q", got, want)
+	}
+	if got := w.must(t, "exec", "not-root", "--", "sh", "-ec", "id -un; git log --format=%s"); got != "dev\ntheirs\none" {
+		t.Errorf("exec is not that user's: %q", got)
+	}
+	if got := w.must(t, "exec", "--user", "root", "--guest-path", "/", "not-root", "--", "id", "-un"); got != "root" {
+		t.Errorf("root is %q", got)
+	}
+	must := func(script string) {
+		t.Helper()
+		cmd := exec.Command("bash", "-ec", script)
+		cmd.Dir = dir
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	w.must(t, "vm", "workspace", "export", "not-root", "--apply")
+	must(`grep -q two sub/file; grep -q three made/new; grep -q dirty README`)
+
+	must(`mkdir here; echo h >here/file`)
+	w.must(t, "vm", "workspace", "prepare", "not-root", dir, "--include-untracked", "--force")
+	if got := w.must(t, "exec", "not-root", "--", "sh", "-ec", "cat here/file; find . ! -user dev; git status --short here"); got != "h\n?? here/" {
+		t.Errorf("brought in again: %q", got)
+	}
+	if out := w.must(t, "fork", "not-root", "-n", "1", "--json", "--", "sh", "-c", "id -un >by; pwd >>by"); !strings.Contains(out, `"files_changed": 1`) {
+		t.Errorf("the fork's command did not work there:\n%s", out)
+	}
+	if got := w.must(t, "exec", "not-root-1", "--", "cat", "by"); got != "dev\n/home/dev/repo" {
+		t.Errorf("the fork's command says %q", got)
+	}
+}

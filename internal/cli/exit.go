@@ -52,12 +52,14 @@ func exitStatus(err error) int {
 		return exitDone
 	case errors.As(err, &status):
 		return int(status)
-	case errors.As(err, new(*usageError)), banger.CodeOf(err) == banger.BadRequest:
+	case errors.As(err, new(*usageError)):
 		return exitUsage
 	case isInterrupt(err):
 		return exitInterrupted
 	case errors.As(err, new(ours)):
 		return exitOurs
+	case banger.CodeOf(err) == banger.BadRequest:
+		return exitUsage
 	}
 	return exitFailed
 }

@@ -67,6 +67,7 @@ func TestExitStatuses(t *testing.T) {
 	}{
 		{nil, 0}, {failure, 1}, {errors.New("x"), 1}, {badUsage("x"), 2}, {&usageError{errors.New("x"), ""}, 2},
 		{statusError(42), 42}, {asOurs(failure), 125}, {asOurs(badUsage("x")), 2}, {errInterrupted, 130},
+		{ours{badUsage("not a repository")}, 125}, {asOurs(ours{badUsage("not a repository")}), 125}, {ours{errInterrupted}, 130},
 		{banger.Wrap(errInterrupted, "cannot wait"), 130},
 	} {
 		if got := exitStatus(c.err); got != c.want {

@@ -90,7 +90,13 @@ func (c Cache) open(ctx context.Context, d v1.Hash) (*part, error) {
 		if err != nil {
 			return nil, err
 		}
-		// While we waited it may have been finished, or removed.
+		// Meanwhile it may have been finished, and the file be a new one.
+		if _, err := os.Stat(final); err == nil {
+			_ = os.Remove(final + partial)
+			artifact.Unlock(f)
+			return nil, nil
+		}
+		// While we waited it may have been removed.
 		if is, err := f.Stat(); err == nil {
 			if named, err := os.Stat(final + partial); err == nil && os.SameFile(is, named) {
 				p := &part{f: f, sum: sha256.New()}

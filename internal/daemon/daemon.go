@@ -41,10 +41,8 @@ type Options struct {
 	vms func(d *daemon) vm.Service
 }
 
-// rows is what a reference to a VM is resolved with, and where its workspace
-// is noted.
+// rows is what a reference to a VM is resolved with.
 type rows interface {
-	SetWorkspace(ctx context.Context, id string, w banger.Workspace) error
 	VM(ctx context.Context, id string) (banger.VM, error)
 	VMByName(ctx context.Context, name string) (banger.VM, error)
 	VMs(ctx context.Context) ([]banger.VM, error)

@@ -40,11 +40,10 @@ func (d *daemon) changeVM(ctx context.Context, in *struct {
 	}
 	return d.withVM(ctx, in.Ref, func(row banger.VM) (view vm.View, err error) {
 		if c.Workspace != nil {
-			if err := d.rows.SetWorkspace(ctx, row.ID, *c.Workspace); err != nil {
-				return view, err
-			}
+			view, err = d.vms.SetWorkspace(ctx, row.ID, *c.Workspace)
+		} else {
+			view, err = d.vms.Get(ctx, row.ID)
 		}
-		view, err = d.vms.Get(ctx, row.ID)
 		if err == nil && c.Name != nil {
 			view, err = d.vms.Rename(ctx, row.ID, *c.Name)
 		}

@@ -254,12 +254,28 @@ func (m *Manager) Rename(ctx context.Context, id, name string) (View, error) {
 	})
 }
 
+// SetWorkspace implements Service.
+func (m *Manager) SetWorkspace(ctx context.Context, id string, w banger.Workspace) (View, error) {
+	return m.change(ctx, id, "note the workspace of", func(ctx context.Context, row banger.VM) error {
+		if err := m.Store.SetWorkspace(ctx, id, w); err != nil {
+			return err
+		}
+		row.Workspace = w
+		return m.holdOurs(row)
+	})
+}
+
 // rewrite saves a changed row and then its record. A crash in between is put
 // right by Reconcile: the row wins.
 func (m *Manager) rewrite(ctx context.Context, row banger.VM) error {
 	if err := m.Store.UpsertVM(ctx, row); err != nil {
 		return err
 	}
+	return m.holdOurs(row)
+}
+
+// holdOurs writes a VM's record where its directory is ours.
+func (m *Manager) holdOurs(row banger.VM) error {
 	dir := m.Dirs.VM(row.ID)
 	if !ours(dir, row.ID) {
 		return nil

@@ -109,6 +109,8 @@ type Service interface {
 	Delete(ctx context.Context, id string, force bool) error
 	Rename(ctx context.Context, id, name string) (View, error)
 	Keep(ctx context.Context, id string) (View, error) // no longer ephemeral
+	// SetWorkspace notes the repository that was brought into a VM.
+	SetWorkspace(ctx context.Context, id string, w banger.Workspace) (View, error)
 	// HostKey sees that a VM's SSH host key is there, and the pinned one.
 	HostKey(ctx context.Context, id string) (View, error)
 

@@ -54,6 +54,7 @@ type Store interface {
 	UpsertVM(ctx context.Context, vm banger.VM) error
 	SetState(ctx context.Context, id string, state banger.State, runtime banger.Runtime) error
 	SetStates(ctx context.Context, state banger.State, runtimes map[string]banger.Runtime) error
+	SetWorkspace(ctx context.Context, id string, w banger.Workspace) error
 	SetStats(ctx context.Context, id string, stats banger.Stats) error
 	TouchVMs(ctx context.Context, touched map[string]time.Time) error
 	DeleteVM(ctx context.Context, id string) error

@@ -28,17 +28,19 @@ type Held struct {
 	GuestIP   string      `json:"guest_ip"`
 	CreatedAt time.Time   `json:"created_at"`
 	Spec      banger.Spec `json:"spec"`
+
+	Workspace banger.Workspace `json:"workspace,omitzero"`
 }
 
 func heldOf(vm banger.VM) Held {
-	return Held{banger.Layout, vm.ID, vm.Name, vm.ImageID, vm.GuestIP, vm.CreatedAt, vm.Spec}
+	return Held{banger.Layout, vm.ID, vm.Name, vm.ImageID, vm.GuestIP, vm.CreatedAt, vm.Spec, vm.Workspace}
 }
 
 // row is the row the record can give back.
 func (h Held) row() banger.VM {
 	return banger.VM{
 		ID: h.ID, Name: h.Name, ImageID: h.ImageID, GuestIP: h.GuestIP, CreatedAt: h.CreatedAt, Spec: h.Spec,
-		State: banger.StateCreated,
+		State: banger.StateCreated, Workspace: h.Workspace,
 	}
 }
 

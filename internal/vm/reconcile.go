@@ -167,11 +167,11 @@ func (m *Manager) restoreRow(ctx context.Context, id string) error {
 	if row.Runtime.BootCount > 0 {
 		row.State = banger.StateRunning // until it is looked at
 	}
-	_, err = m.Store.ReserveVM(ctx, row, cfg.NetworkPrefix)
+	_, err = m.Store.ReserveVMs(ctx, []banger.VM{row}, cfg.NetworkPrefix)
 	if banger.CodeOf(err) == banger.AlreadyExists {
 		// Another VM has its name or address by now.
 		row.Name, row.GuestIP = banger.GenerateName(func(string) bool { return false }), ""
-		_, err = m.Store.ReserveVM(ctx, row, cfg.NetworkPrefix)
+		_, err = m.Store.ReserveVMs(ctx, []banger.VM{row}, cfg.NetworkPrefix)
 	}
 	if err == nil {
 		m.Log.Warn("restored the row of a VM from its directory", "vm", id, "name", row.Name)
@@ -265,9 +265,16 @@ func (m *Manager) reconcileDead(ctx context.Context, row banger.VM, o Observatio
 	return m.saveEnd(ctx, row, o)
 }
 
+// sameWorkspace compares times as instants: a row has them in UTC.
+func sameWorkspace(a, b banger.Workspace) bool {
+	same := a.PreparedAt.Equal(b.PreparedAt)
+	a.PreparedAt = b.PreparedAt
+	return same && a == b
+}
+
 // repairHeld brings vm.json in line with the row, which is written first.
 func repairHeld(dir paths.VM, h Held, row banger.VM) error {
-	if h.Name == row.Name && h.GuestIP == row.GuestIP && reflect.DeepEqual(h.Spec, row.Spec) {
+	if h.Name == row.Name && h.GuestIP == row.GuestIP && sameWorkspace(h.Workspace, row.Workspace) && reflect.DeepEqual(h.Spec, row.Spec) {
 		return nil
 	}
 	return hold(dir, row)

@@ -250,6 +250,35 @@ func TestReconcileLeavesARecordThatIsRight(t *testing.T) {
 	}
 }
 
+func TestRestoredRowHasItsWorkspace(t *testing.T) {
+	w := newWorld(t)
+	v := w.create(Create{Name: "devbox"})
+	want := banger.Workspace{GuestPath: "/root/repo", SourcePath: "/src", BaseTree: "abc", User: "dev"}
+	if v, err := w.SetWorkspace(t.Context(), v.ID, want); err != nil || v.Workspace != want {
+		t.Fatalf("%+v, %v", v.Workspace, err)
+	}
+	if err := w.rows.DeleteVM(t.Context(), v.ID); err != nil {
+		t.Fatal(err)
+	}
+	w.reconcile()
+	if row, err := w.rows.VM(t.Context(), v.ID); err != nil || row.Workspace != want {
+		t.Errorf("restored with %+v, %v", row.Workspace, err)
+	}
+}
+
+func TestReconcileWritesTheWorkspaceIntoTheRecord(t *testing.T) {
+	w := newWorld(t)
+	v := w.create(Create{Name: "devbox"})
+	want := banger.Workspace{GuestPath: "/root/repo", SourcePath: "/src"}
+	if err := w.rows.SetWorkspace(t.Context(), v.ID, want); err != nil { // and the daemon was killed
+		t.Fatal(err)
+	}
+	w.reconcile()
+	if h, err := ReadHeld(w.Dirs.VM(v.ID)); err != nil || h.Workspace != want {
+		t.Errorf("the record has %+v, %v", h.Workspace, err)
+	}
+}
+
 func TestAdoptedVMIsWatched(t *testing.T) {
 	w := newWorld(t)
 	v := w.create(Create{Name: "devbox", Start: true, Wait: true})

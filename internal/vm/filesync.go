@@ -15,6 +15,7 @@ import (
 
 	"banger"
 	"banger/internal/config"
+	"banger/internal/paths"
 )
 
 // writeSeed puts the user's files that every new VM gets into a tar stream, for
@@ -39,6 +40,16 @@ func writeSeed(to string, files []config.FileSync, warn func(string)) (err error
 		}
 	}
 	return s.tw.Close()
+}
+
+// giveSeed gives a copy of a VM, in whatever directory, the files that its own
+// guest was not up to get. They are the same for as long as there are any.
+func giveSeed(from, to paths.VM) error {
+	err := os.Link(from.Seed(), to.Seed())
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	return fileError(err)
 }
 
 type seed struct {

@@ -189,6 +189,9 @@ func (m *Manager) makeForkDir(ctx context.Context, row banger.VM, o *origin) err
 	if err := o.giveDisk(ctx, string(dir)); err != nil {
 		return err
 	}
+	if err := giveSeed(m.Dirs.VM(row.Spec.Parent), dir); err != nil {
+		return err
+	}
 	if !row.Spec.Ephemeral {
 		if err := syncOwn(string(dir)); err != nil {
 			return fileError(err)

@@ -63,7 +63,7 @@ func (w *world) left(id string) []string {
 func TestForksOfARunningVMGoOnWhereItIs(t *testing.T) {
 	w, v := parent(t, true)
 	workspace := banger.Workspace{GuestPath: "/root/repo", HeadCommit: "abc"}
-	if err := w.rows.SetWorkspace(t.Context(), v.ID, workspace); err != nil {
+	if _, err := w.SetWorkspace(t.Context(), v.ID, workspace); err != nil {
 		t.Fatal(err)
 	}
 	out, err := w.Fork(t.Context(), v.ID, Fork{Count: 3}, quiet{})
@@ -183,6 +183,10 @@ func TestForksOfAVMThatDoesNotRunBoot(t *testing.T) {
 			if err := prepare(w, v); err != nil {
 				t.Fatal(err)
 			}
+			// Files for a guest that was never up, which its copies are to get as well.
+			if err := os.WriteFile(w.Dirs.VM(v.ID).Seed(), []byte("files"), 0o600); err != nil {
+				t.Fatal(err)
+			}
 			out, err := w.Fork(t.Context(), v.ID, Fork{Count: 2}, quiet{})
 			if err != nil {
 				t.Fatal(err)
@@ -192,6 +196,9 @@ func TestForksOfAVMThatDoesNotRunBoot(t *testing.T) {
 			for _, c := range out.VMs {
 				if w.shims.vms[c.ID].launch.Restore != nil || w.readDisk(c.ID) != "of the parent" {
 					t.Errorf("%s has the disk %q", c.Name, w.readDisk(c.ID))
+				}
+				if seed, err := os.ReadFile(w.Dirs.VM(c.ID).Seed()); string(seed) != "files" {
+					t.Errorf("%s has the files %q, %v", c.Name, seed, err)
 				}
 			}
 		})

@@ -106,6 +106,9 @@ func (m *Manager) copySnapshot(ctx context.Context, id string, rec snapshotRecor
 	if err = layers.Take(ctx, m.Dirs.VM(id).Snapshot(rec.ID), path, true, nil); err != nil {
 		return "", fileError(err)
 	}
+	if err = giveSeed(paths.VM(m.Dirs.VM(id).Snapshot(rec.ID)), paths.VM(path)); err != nil {
+		return "", err
+	}
 	if err = rec.write(path); err != nil {
 		return "", err
 	}
@@ -183,6 +186,9 @@ func moveDisk(dir paths.VM) error {
 		if err := os.Link(filepath.Join(dir.Restoring(), name), filepath.Join(string(dir), name)); err != nil {
 			return err
 		}
+	}
+	if err := giveSeed(paths.VM(dir.Restoring()), dir); err != nil {
+		return err
 	}
 	return syncFile(string(dir))
 }

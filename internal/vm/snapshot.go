@@ -112,6 +112,9 @@ func (m *Manager) snapshotAtRest(ctx context.Context, row banger.VM, made string
 		rec.Memory, rec.Token, rec.Driver, rec.Machine = true, was.Token, was.Driver, was.Machine
 		rec.MemorySum = was.Sums.Memory
 	}
+	if err := giveSeed(dir, paths.VM(made)); err != nil {
+		return err
+	}
 	return fileError(layers.Take(ctx, string(dir), made, false, nil))
 }
 

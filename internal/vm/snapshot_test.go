@@ -370,3 +370,27 @@ func TestDiskUseCountsAFileOnce(t *testing.T) {
 		t.Errorf("%d, then %d with a memory, %v", shared.DiskUsedBytes, more.DiskUsedBytes, err)
 	}
 }
+
+func TestSnapshotOfAVMThatNeverStartedKeepsItsFiles(t *testing.T) {
+	w, v := parent(t, false)
+	seed := w.Dirs.VM(v.ID).Seed()
+	if err := os.WriteFile(seed, []byte("files"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := w.CreateSnapshot(t.Context(), v.ID, "new", quiet{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.RestoreSnapshot(t.Context(), v.ID, s.ID, false, quiet{}); err != nil { // they are there still
+		t.Fatal(err)
+	}
+	if err := os.Remove(seed); err != nil { // as the guest's first start does
+		t.Fatal(err)
+	}
+	if _, err := w.RestoreSnapshot(t.Context(), v.ID, s.ID, false, quiet{}); err != nil {
+		t.Fatal(err)
+	}
+	if is, err := os.ReadFile(seed); string(is) != "files" {
+		t.Errorf("its first guest would get %q, %v", is, err)
+	}
+}

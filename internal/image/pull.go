@@ -34,7 +34,16 @@ func (b Builder) Pull(ctx context.Context, req PullRequest, progress func(stage 
 	img, err := b.once(ctx, req.Name, same, func(dir string, _ *os.File) (Record, error) {
 		return b.pull(ctx, req, dir, progress)
 	})
-	return img, banger.Wrap(cancelled(ctx, err), "cannot pull the image %s", req.Ref)
+	return img, banger.Wrap(cancelled(ctx, notAsked(err)), "cannot pull the image %s", req.Ref)
+}
+
+// notAsked makes what is wrong with an image, or with how to get it, no
+// mistake of who asks for it.
+func notAsked(err error) error {
+	if banger.CodeOf(err) != banger.BadRequest {
+		return err
+	}
+	return banger.Errorf(banger.Conflict, "%w", err)
 }
 
 func (b Builder) pull(ctx context.Context, req PullRequest, dir string, progress func(string)) (Record, error) {

@@ -237,3 +237,35 @@ func (g gitless) Look(ctx context.Context, path string) (Found, error) {
 	}
 	return g.standIn.Look(ctx, path)
 }
+
+// An export or a count that fails in a repository of the guest's own leaves
+// nothing there that the next prepare would take for one of its own, cut short.
+func TestAnExportThatFailsDoesNotHaveTheNextPrepareWipeTheGuestsWork(t *testing.T) {
+	r := furnished(t)
+	r.mustDeliver(Options{})
+	r.there("rm -rf .git; git init -q; echo precious >work")
+	if _, err := TakeOut(t.Context(), standIn{r.home}, r.scratch(), r.taking("")); banger.CodeOf(err) != banger.NotFound {
+		t.Errorf("the export: %v", err)
+	}
+	if err := os.MkdirAll(r.path+"/.git/banger/export.1", 0o755); err != nil { // as earlier ones left it
+		t.Fatal(err)
+	}
+	if _, err := r.deliver(Options{}); banger.CodeOf(err) != banger.Conflict {
+		t.Errorf("the prepare: %v", err)
+	}
+	if got, err := os.ReadFile(r.path + "/work"); string(got) != "precious\n" {
+		t.Fatalf("the guest's work is %q, %v", got, err)
+	}
+}
+
+func TestAnExportLeavesNothingInARepositoryOfTheGuestsOwn(t *testing.T) {
+	r := furnished(t)
+	r.mustDeliver(Options{})
+	r.there("rm -rf .git; git init -q")
+	if _, err := TakeOut(t.Context(), standIn{r.home}, r.scratch(), r.taking("")); banger.CodeOf(err) != banger.NotFound {
+		t.Errorf("the export: %v", err)
+	}
+	if _, err := os.Lstat(r.path + "/.git/banger"); !os.IsNotExist(err) {
+		t.Errorf("a directory of banger's is there: %v", err)
+	}
+}

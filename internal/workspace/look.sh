@@ -10,6 +10,7 @@ set -eu
 umask 077
 command -v git >/dev/null || exit 127
 cd "$1" 2>/dev/null && [ -d .git ] || exit 3
+[ -f .git/banger/since ] || exit 4 # another repository: leave nothing in it
 unset GIT_OBJECT_DIRECTORY GIT_ALTERNATE_OBJECT_DIRECTORIES GIT_COMMON_DIR GIT_NAMESPACE \
 	GIT_CONFIG GIT_CONFIG_COUNT GIT_CONFIG_PARAMETERS GIT_REPLACE_REF_BASE
 for left in .git/banger/export.*; do

@@ -101,7 +101,8 @@ func (t Target) look(ctx context.Context) (s state, err error) {
 	if s.path, err = t.Guest.Look(ctx, t.Path); err != nil || s.path == Nothing {
 		return s, err
 	}
-	if s.begun, err = t.has(ctx, path.Join(t.Path, ".git", ownDir)); err == nil {
+	// The directory alone says nothing: a clone of the guest's own may have it.
+	if s.begun, err = t.has(ctx, path.Join(t.Path, ".git", baseName)); err == nil {
 		s.whole, err = t.has(ctx, path.Join(t.Path, ".git", sinceName))
 	}
 	return s, err

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -32,14 +33,18 @@ type link struct {
 	queue                []*stack.PacketBuffer
 	queued               int  // bytes
 	attached             bool // somebody takes frames from the queue
+	held                 heldAck
+	release              *time.Timer // of held
 	wake                 chan struct{}
 }
 
 func newLink(c Config, n *counters) *link {
-	return &link{
+	l := &link{
 		mtu: uint32(c.MTU), guest: c.Guest, gateway: c.Gateway, guestMAC: c.GuestMAC, gatewayMAC: c.GatewayMAC,
 		counters: n, wake: make(chan struct{}, 1),
 	}
+	l.release = time.AfterFunc(ackDelay, l.releaseHeld)
+	return l
 }
 
 // deliver takes one frame of the guest.
@@ -157,17 +162,41 @@ func (l *link) send(kind tcpip.NetworkProtocolNumber, packet []byte) {
 	l.push(pkt)
 }
 
-// push queues a packet, or drops it where the queue is full or nobody takes it.
+// push queues a packet, or drops it where the queue is full or nobody takes it. A
+// bare acknowledgement waits a moment first.
 func (l *link) push(pkt *stack.PacketBuffer) {
 	l.mu.Lock()
-	full := len(l.queue) >= maxQueuedFrames || l.queued+pkt.Size() > maxQueuedBytes
-	if l.attached && !full {
-		l.queue = append(l.queue, pkt.IncRef())
+	defer l.mu.Unlock()
+	if !l.attached {
+		return
+	}
+	had := l.held.pkt
+	leave := l.held.hold(pkt.IncRef())
+	if l.held.pkt != nil && had == nil {
+		l.release.Reset(ackDelay)
+	}
+	l.enqueue(leave)
+}
+
+// releaseHeld lets go what waited long enough.
+func (l *link) releaseHeld() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.enqueue(l.held.release())
+}
+
+// enqueue takes over packets, with mu held.
+func (l *link) enqueue(pkts []*stack.PacketBuffer) {
+	for _, pkt := range pkts {
+		if len(l.queue) >= maxQueuedFrames || l.queued+pkt.Size() > maxQueuedBytes {
+			l.counters.queueFull.Add(1)
+			pkt.DecRef()
+			continue
+		}
+		l.queue = append(l.queue, pkt)
 		l.queued += pkt.Size()
 	}
-	l.mu.Unlock()
-	if full {
-		l.counters.queueFull.Add(1)
+	if len(l.queue) == 0 {
 		return
 	}
 	select {
@@ -200,6 +229,7 @@ func (l *link) attach(on bool) {
 		pkt.DecRef()
 	}
 	l.queue, l.queued = nil, 0
+	l.held.drop()
 }
 
 // header writes the Ethernet header of a packet to the guest.
@@ -236,7 +266,7 @@ func (l *link) ARPHardwareType() header.ARPHardwareType { return header.ARPHardw
 func (l *link) AddHeader(*stack.PacketBuffer)           {}
 func (l *link) ParseHeader(*stack.PacketBuffer) bool    { return true }
 func (l *link) Wait()                                   {}
-func (l *link) Close()                                  {}
+func (l *link) Close()                                  { l.release.Stop() }
 func (l *link) SetOnCloseAction(func())                 {}
 
 // A socket pair damages nothing, so sums of what arrives are not checked.

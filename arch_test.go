@@ -4,7 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"os"
 	"os/exec"
+	"path"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -172,4 +175,28 @@ func contains(list []string, s string) bool {
 		}
 	}
 	return false
+}
+
+// What -short leaves out runs in `make e2e`, which names its packages.
+func TestRealPartsAreRunByMake(t *testing.T) {
+	makefile, err := os.ReadFile("Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, list, _ := strings.Cut(string(makefile), "\nREAL := ")
+	list, _, _ = strings.Cut(list, "\n")
+	out, err := exec.Command("git", "grep", "-l", "testing.Short()", "--", "*.go").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for file := range strings.Lines(string(out)) {
+		dir := "./" + path.Dir(strings.TrimSpace(file))
+		named := slices.ContainsFunc(strings.Fields(list), func(p string) bool {
+			tree, all := strings.CutSuffix(p, "/...")
+			return dir == p || all && strings.HasPrefix(dir+"/", tree+"/")
+		})
+		if !named && dir != "./." {
+			t.Errorf("%s has tests that are not short, and `make e2e` does not run them", dir)
+		}
+	}
 }

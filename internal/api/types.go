@@ -285,7 +285,7 @@ type Kernel struct {
 	banger.Kernel
 	State  string   `json:"state" enum:"installed,available"`
 	Path   string   `json:"path,omitempty"`
-	UsedBy []string `json:"used_by"`
+	UsedBy []string `json:"used_by" doc:"names of VMs, and of images as in 'image NAME'"`
 }
 
 // PullKernel asks for a kernel of the catalogue.

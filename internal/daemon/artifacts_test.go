@@ -146,3 +146,36 @@ func TestSettingsAreShownWithTheirOriginAndAWrongFileIsNamed(t *testing.T) {
 		t.Errorf("a wrong file: %v", err)
 	}
 }
+
+func TestAKernelStaysWhileAnImageBootsIt(t *testing.T) {
+	h := open(t, &fakeVMs{})
+	digest := strings.Repeat("c", 64)
+	kernels := h.dirs.Kernels()
+	entry := filepath.Join(kernels, "by-digest", digest)
+	must(t, os.MkdirAll(entry, 0o700))
+	must(t, os.WriteFile(filepath.Join(entry, "kernel.json"), []byte(`{"name":"mine","arch":"amd64"}`), 0o600))
+	must(t, os.MkdirAll(filepath.Join(kernels, "names"), 0o700))
+	must(t, os.Symlink("../by-digest/"+digest, filepath.Join(kernels, "names", "mine")))
+
+	id := banger.NewID()
+	dir := h.dirs.Image(id)
+	must(t, os.MkdirAll(dir, 0o700))
+	record, err := json.Marshal(image.Record{ID: id, Name: "own", Digest: strings.Repeat("a", 64), Kernel: digest})
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(dir, "image.json"), record, 0o600))
+	must(t, os.WriteFile(filepath.Join(dir, "rootfs.ext4"), nil, 0o600))
+	must(t, h.vms.store.UpsertImage(t.Context(), banger.Image{
+		ID: id, Name: "renamed", Managed: true, ArtifactDir: dir, RootfsPath: filepath.Join(dir, "rootfs.ext4"),
+	}))
+
+	err = h.client.DeleteKernel(t.Context(), "mine")
+	if hints := banger.HintsOf(err); banger.CodeOf(err) != banger.Conflict || !strings.Contains(err.Error(), "the image renamed") ||
+		len(hints) != 1 || hints[0] != "banger image delete renamed" {
+		t.Errorf("deleting it: %v %q", err, banger.HintsOf(err))
+	}
+	if k, err := h.client.Kernel(t.Context(), "mine"); err != nil || strings.Join(k.UsedBy, ",") != "image renamed" {
+		t.Errorf("shown as %+v %v", k, err)
+	}
+	must(t, h.client.DeleteImage(t.Context(), "renamed"))
+	must(t, h.client.DeleteKernel(t.Context(), "mine"))
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"banger"
@@ -97,7 +98,7 @@ func (i *images) remove(ctx context.Context, row banger.Image) error {
 		return err
 	}
 	if len(users) > 0 {
-		return inUse("image", row.Name, namesOf(users))
+		return inUse("image", row.Name, namesOf(users), nil)
 	}
 	if err := i.store.DeleteImage(ctx, row.ID); err != nil {
 		return err
@@ -120,9 +121,21 @@ func discard(dirs paths.Dirs, dir string) error {
 	return os.RemoveAll(trash)
 }
 
-func inUse(kind, name string, users []string) error {
-	return banger.Errorf(banger.Conflict, "cannot delete the %s %s: it is used by %s", kind, name, strings.Join(users, ", ")).
-		Hint("banger rm %s", strings.Join(users, " "))
+// inUse refuses to delete what VMs or images need. A snapshot is a part of its VM
+// and needs no more than that.
+func inUse(kind, name string, vms, images []string) error {
+	users := slices.Clone(vms)
+	for _, name := range images {
+		users = append(users, "the image "+name)
+	}
+	err := banger.Errorf(banger.Conflict, "cannot delete the %s %s: it is used by %s", kind, name, strings.Join(users, ", "))
+	if len(vms) > 0 {
+		err = err.Hint("banger rm %s", strings.Join(vms, " "))
+	}
+	if len(images) > 0 {
+		err = err.Hint("banger image delete %s", strings.Join(images, " "))
+	}
+	return err
 }
 
 func namesOf(vms []banger.VM) []string {

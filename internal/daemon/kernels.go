@@ -3,9 +3,11 @@ package daemon
 import (
 	"context"
 	"path/filepath"
+	"slices"
 
 	"banger"
 	"banger/internal/api"
+	"banger/internal/image"
 	"banger/internal/kernel"
 )
 
@@ -16,14 +18,14 @@ func (d *daemon) listKernels(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	users, err := d.users(ctx, func(v banger.VM) string { return v.Spec.Kernel })
+	users, err := d.kernelUsers(ctx)
 	if err != nil {
 		return nil, err
 	}
 	all, have := []api.Kernel{}, map[string]bool{}
 	for _, k := range installed {
 		have[k.Name] = true
-		all = append(all, shownKernel(k, users[k.Digest]))
+		all = append(all, shownKernel(k, users.of(k)))
 	}
 	if !in.Available {
 		return all, nil
@@ -45,8 +47,8 @@ func (d *daemon) showKernel(ctx context.Context, in *ofRef) (api.Kernel, error) 
 }
 
 func (d *daemon) describeKernel(ctx context.Context, k banger.Kernel) (api.Kernel, error) {
-	users, err := d.users(ctx, func(v banger.VM) string { return v.Spec.Kernel })
-	return shownKernel(k, users[k.Digest]), err
+	users, err := d.kernelUsers(ctx)
+	return shownKernel(k, users.of(k)), err
 }
 
 func shownKernel(k banger.Kernel, users []string) api.Kernel {
@@ -60,14 +62,40 @@ func (d *daemon) deleteKernel(ctx context.Context, in *ofRef) error {
 	if err != nil {
 		return err
 	}
-	users, err := d.users(ctx, func(v banger.VM) string { return v.Spec.Kernel })
+	users, err := d.kernelUsers(ctx)
 	if err != nil {
 		return err
 	}
-	if len(users[k.Digest]) > 0 && (in.Ref == k.Digest || d.onlyName(k)) {
-		return inUse("kernel", in.Ref, users[k.Digest])
+	if len(users.of(k)) > 0 && (in.Ref == k.Digest || d.onlyName(k)) {
+		return inUse("kernel", in.Ref, users.vms[k.Digest], users.images[k.Digest])
 	}
 	return d.kernels.Remove(in.Ref)
+}
+
+// kernelUsers are the names of what uses kernels, by their digests.
+type kernelUsers struct{ vms, images map[string][]string }
+
+func (d *daemon) kernelUsers(ctx context.Context) (u kernelUsers, err error) {
+	u.images = map[string][]string{}
+	if u.vms, err = d.users(ctx, func(v banger.VM) string { return v.Spec.Kernel }); err != nil {
+		return u, err
+	}
+	images, err := d.images.store.Images(ctx)
+	for _, row := range images {
+		// One that cannot be read is no use to anybody.
+		if _, r, err := image.Load(d.images.recordDir(row)); err == nil && r.Kernel != "" {
+			u.images[r.Kernel] = append(u.images[r.Kernel], row.Name)
+		}
+	}
+	return u, err
+}
+
+func (u kernelUsers) of(k banger.Kernel) []string {
+	all := slices.Clone(u.vms[k.Digest])
+	for _, name := range u.images[k.Digest] {
+		all = append(all, "image "+name)
+	}
+	return all
 }
 
 func (d *daemon) onlyName(k banger.Kernel) bool {

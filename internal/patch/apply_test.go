@@ -273,3 +273,23 @@ func TestApplyConvertsAsGitDoes(t *testing.T) {
 		t.Errorf("another content: %v", err)
 	}
 }
+
+// What a journal said before the tree was locked may be older than what was done.
+func TestRecoverGoesByTheJournalAsItIsWhenTheTreeIsLocked(t *testing.T) {
+	r := newRig(t, before)
+	changes := r.contents.between(before, after)
+	a := &applying{journal: &journal{root: r.root, staging: StagingPrefix + "x"}}
+	var err error
+	a.tree, err = openTree(r.root)
+	must(t, err)
+	must(t, a.journal.write(r.journals))
+	early, err := readJournal(a.journal.file)
+	must(t, err)
+	must(t, a.stage(changes, r.contents))
+	a.journal.changes = changes
+	must(t, a.journal.write(r.journals))
+	must(t, a.commit())
+	a.close() // as if it were killed here
+	must(t, early.recover(func(string) {}))
+	r.holds(before)
+}

@@ -70,6 +70,9 @@ func Recover(journals string, warn func(string)) error {
 		}
 		file := filepath.Join(journals, e.Name())
 		j, readErr := readJournal(file)
+		if errors.Is(readErr, os.ErrNotExist) {
+			continue // it ended meanwhile
+		}
 		if readErr != nil {
 			err = errors.Join(err, banger.Errorf(banger.Internal, "cannot read the journal %s: %w", file, readErr))
 			continue
@@ -91,10 +94,15 @@ func (j *journal) recover(warn func(string)) error {
 	if t.lock() != nil {
 		return nil // its apply lives
 	}
-	if _, err := os.Stat(j.file); err != nil {
-		return nil // it lived until a moment ago
+	// It lived until a moment ago, and may have done more since, or all.
+	now, err := readJournal(j.file)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
 	}
-	a := &applying{tree: t, journal: j}
+	if err != nil {
+		return banger.Errorf(banger.Internal, "cannot read the journal %s: %w", j.file, err)
+	}
+	a := &applying{tree: t, journal: now}
 	if err := a.undo(); err != nil {
 		return err
 	}

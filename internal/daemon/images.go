@@ -93,17 +93,21 @@ func (i *images) delete(ctx context.Context, row banger.Image) error {
 // remove is delete by whoever has the name's turn: the row first, which the
 // store refuses while a VM refers to it, then the directory.
 func (i *images) remove(ctx context.Context, row banger.Image) error {
-	users, err := i.store.VMsUsingImage(ctx, row.ID)
-	if err != nil {
+	if err := i.unused(ctx, row); err != nil {
 		return err
-	}
-	if len(users) > 0 {
-		return inUse("image", row.Name, namesOf(users), nil)
 	}
 	if err := i.store.DeleteImage(ctx, row.ID); err != nil {
 		return err
 	}
 	return discard(i.dirs, i.dirs.Image(row.ID)) // never a person's own files
+}
+
+func (i *images) unused(ctx context.Context, row banger.Image) error {
+	users, err := i.store.VMsUsingImage(ctx, row.ID)
+	if err == nil && len(users) > 0 {
+		err = inUse("image", row.Name, namesOf(users), nil)
+	}
+	return err
 }
 
 // discard removes a directory so that nobody ever sees half of it. What a

@@ -3,6 +3,7 @@ package daemon
 import (
 	"cmp"
 	"context"
+	"errors"
 
 	"banger"
 	"banger/internal/api"
@@ -58,13 +59,37 @@ func (i *images) pull(ctx context.Context, p pull, stage func(string)) (banger.I
 	case err == nil && !p.force:
 		return old, i.checkSame(p, old)
 	case err == nil:
-		if err := i.remove(ctx, old); err != nil {
-			return banger.Image{}, banger.Wrap(err, "cannot pull the image %s again", p.Name)
-		}
+		row, err := i.replace(ctx, p, old, stage)
+		return row, banger.Wrap(err, "cannot pull the image %s again", p.Name)
 	case banger.CodeOf(err) != banger.NotFound:
 		return banger.Image{}, err
 	}
-	return i.make(ctx, p, stage)
+	built, err := i.make(ctx, p, i.builder, stage)
+	if err != nil {
+		return banger.Image{}, err
+	}
+	if err := i.store.UpsertImage(ctx, built); err != nil {
+		return banger.Image{}, err
+	}
+	return i.store.Image(ctx, built.ID)
+}
+
+// replace gets an image anew. The old one stays until the new one is there.
+func (i *images) replace(ctx context.Context, p pull, old banger.Image, stage func(string)) (banger.Image, error) {
+	if err := i.unused(ctx, old); err != nil {
+		return banger.Image{}, err
+	}
+	built, err := i.make(ctx, p, i.builder.Anew(), stage)
+	if err != nil {
+		return banger.Image{}, err
+	}
+	if err := i.store.ReplaceImage(ctx, old.ID, built); err != nil {
+		return banger.Image{}, errors.Join(err, discard(i.dirs, i.dirs.Image(built.ID)))
+	}
+	if err := discard(i.dirs, i.dirs.Image(old.ID)); err != nil { // never a person's own files
+		return banger.Image{}, err
+	}
+	return i.store.Image(ctx, built.ID)
 }
 
 // checkSame refuses a name that stands for something else already.
@@ -77,22 +102,14 @@ func (i *images) checkSame(p pull, there banger.Image) error {
 		Hint("banger image pull %s --name OTHER", p.ref)
 }
 
-func (i *images) make(ctx context.Context, p pull, stage func(string)) (banger.Image, error) {
-	var built banger.Image
-	var err error
+func (i *images) make(ctx context.Context, p pull, b image.Builder, stage func(string)) (built banger.Image, err error) {
 	if inCatalogue(p.ref) {
-		built, err = i.builder.Build(ctx, p.ref, stage)
+		built, err = b.Build(ctx, p.ref, stage)
 	} else {
-		built, err = i.builder.Pull(ctx, p.PullRequest, stage)
-	}
-	if err != nil {
-		return banger.Image{}, err
+		built, err = b.Pull(ctx, p.PullRequest, stage)
 	}
 	built.KernelPath, built.InitrdPath, built.ModulesDir = p.kernel, p.initrd, p.modules
-	if err := i.store.UpsertImage(ctx, built); err != nil {
-		return banger.Image{}, err
-	}
-	return i.store.Image(ctx, built.ID)
+	return built, err
 }
 
 func (d *daemon) pullImage(_ context.Context, in *given[api.PullImage]) (job, error) {

@@ -17,6 +17,14 @@ import (
 type Builder struct {
 	Dir   string
 	Cache oci.Cache // of layers
+
+	anew bool
+}
+
+// Anew is a builder that makes every image, whether Dir holds it or not.
+func (b Builder) Anew() Builder {
+	b.anew = true
+	return b
 }
 
 // Build gives the image of the catalogue of that name, which it makes unless
@@ -50,7 +58,7 @@ func (b Builder) once(ctx context.Context, name string, wanted func(Record) bool
 		return banger.Image{}, err
 	}
 	defer artifact.Unlock(lock)
-	if img, found := b.find(name, wanted); found {
+	if img, found := b.find(name, wanted); found && !b.anew {
 		return img, nil
 	}
 	// The lock is held, so whatever lies there is left from a crash.

@@ -114,12 +114,26 @@ func upsertImage(ctx context.Context, tx *sql.Tx, i banger.Image) error {
 // DeleteImage removes an image's row. One that is gone already is no error;
 // one that a VM refers to is a Conflict, whatever the caller knew of VMs.
 func (s *Store) DeleteImage(ctx context.Context, id string) error {
-	err := s.write(ctx, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, "DELETE FROM images WHERE id = ?", id)
-		if sqliteCode(err)&0xff == sqlite3.SQLITE_CONSTRAINT {
-			return banger.Errorf(banger.Conflict, "a VM uses it").Hint("banger ps -a")
-		}
-		return err
-	})
+	err := s.write(ctx, func(tx *sql.Tx) error { return deleteImage(ctx, tx, id) })
 	return fail(err, "cannot delete image %s", id)
+}
+
+// ReplaceImage puts a row in the place of another one, as DeleteImage and
+// UpsertImage do, or changes nothing.
+func (s *Store) ReplaceImage(ctx context.Context, old string, image banger.Image) error {
+	err := s.write(ctx, func(tx *sql.Tx) error {
+		if err := deleteImage(ctx, tx, old); err != nil {
+			return err
+		}
+		return upsertImage(ctx, tx, image)
+	})
+	return fail(err, "cannot replace image %s", image.Name)
+}
+
+func deleteImage(ctx context.Context, tx *sql.Tx, id string) error {
+	_, err := tx.ExecContext(ctx, "DELETE FROM images WHERE id = ?", id)
+	if sqliteCode(err)&0xff == sqlite3.SQLITE_CONSTRAINT {
+		return banger.Errorf(banger.Conflict, "a VM uses it").Hint("banger ps -a")
+	}
+	return err
 }

@@ -1,0 +1,77 @@
+package daemon_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"io"
+	"log"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+
+	"banger"
+	"banger/internal/api"
+)
+
+// offer puts an image with one file at ref.
+func offer(t *testing.T, ref, content string) {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	must(t, w.WriteHeader(&tar.Header{Name: "said", Mode: 0o644, Size: int64(len(content))}))
+	_, err := io.WriteString(w, content)
+	must(t, err)
+	must(t, w.Close())
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil })
+	must(t, err)
+	img, err := mutate.AppendLayers(empty.Image, layer)
+	must(t, err)
+	img, err = mutate.ConfigFile(img, &v1.ConfigFile{OS: "linux", Architecture: "amd64", RootFS: must1(img.ConfigFile())(t).RootFS})
+	must(t, err)
+	r, err := name.ParseReference(ref)
+	must(t, err)
+	must(t, remote.Write(r, img))
+}
+
+func must1[T any](v T, err error) func(*testing.T) T {
+	return func(t *testing.T) T { t.Helper(); must(t, err); return v }
+}
+
+func TestAnImageGoesOnlyWhenThereIsAnotherInItsPlace(t *testing.T) {
+	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	ref := strings.TrimPrefix(server.URL, "http://") + "/words"
+	h := open(t, &fakeVMs{})
+	pull := func(force bool) (api.Image, error) {
+		return h.client.PullImage(t.Context(), api.PullImage{Ref: ref, Force: force}, nil)
+	}
+	offer(t, ref, "old")
+	old := must1(pull(false))(t)
+	offer(t, ref, "new")
+	got := must1(pull(true))(t)
+	if got.Manifest == old.Manifest || got.ID == old.ID || got.Name != old.Name {
+		t.Errorf("%+v instead of %+v", got, old)
+	}
+	there := func() {
+		t.Helper()
+		all := must1(h.client.Images(t.Context()))(t)
+		dirs := must1(filepath.Glob(h.dirs.Images() + "/[^.]*"))(t)
+		if len(all) != 1 || all[0].ID != got.ID || all[0].Manifest != got.Manifest || len(dirs) != 1 || dirs[0] != h.dirs.Image(got.ID) {
+			t.Errorf("there is %+v in %q", all, dirs)
+		}
+	}
+	there()
+	server.Close()
+	if again, err := pull(true); banger.CodeOf(err) != banger.Unavailable {
+		t.Errorf("without the registry: %+v, %v", again, err)
+	}
+	there()
+}

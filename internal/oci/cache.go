@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -34,6 +35,9 @@ func (c Cache) small(ctx context.Context, from source, d v1.Descriptor) ([]byte,
 	path, err := c.fetch(ctx, from, d.Digest, d.Size)
 	if err != nil {
 		return nil, err
+	}
+	if info, err := os.Stat(path); err != nil || info.Size() != d.Size { // it may be a layer that is here already
+		return nil, cmp.Or(err, error(banger.Errorf(banger.BadRequest, "the blob %s has other than the %d bytes it was said to have", d.Digest, d.Size)))
 	}
 	b, err := os.ReadFile(path)
 	if sum := sha256.Sum256(b); err == nil && hex.EncodeToString(sum[:]) != d.Digest.Hex {

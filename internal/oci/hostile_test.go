@@ -171,3 +171,27 @@ func TestCredentialsAreThoseOfDocker(t *testing.T) {
 		}
 	}
 }
+
+func TestNoLayerOfTheCacheIsTakenForAConfiguration(t *testing.T) {
+	s, cache := open1(t), newCache(t)
+	layer := noise(t, 200_000)
+	s.push(t, "one", layer)
+	if _, err := s.get(t, "one", cache); err != nil {
+		t.Fatal(err)
+	}
+	digest, _ := layer.Digest()
+	for size, want := range map[int]string{100: "other than the 100 bytes", -1: "its configuration has -1 bytes"} {
+		s.on(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			if !strings.Contains(r.URL.Path, "/manifests/") {
+				next.ServeHTTP(w, r)
+				return
+			}
+			w.Header().Set("Content-Type", "application/vnd.oci.image.manifest.v1+json")
+			_, _ = fmt.Fprintf(w, `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","layers":[],
+				"config":{"mediaType":"application/vnd.oci.image.config.v1+json","size":%d,"digest":%q}}`, size, digest)
+		})
+		if _, err := s.get(t, "one", cache); banger.CodeOf(err) != banger.BadRequest || !strings.Contains(err.Error(), want) {
+			t.Errorf("%d bytes: %v", size, err)
+		}
+	}
+}

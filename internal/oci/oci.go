@@ -120,7 +120,7 @@ func checkManifest(m *v1.Manifest) error {
 	if len(m.Layers) > maxLayers {
 		return banger.Errorf(banger.BadRequest, "it has %d layers, of at most %d", len(m.Layers), maxLayers)
 	}
-	if m.Config.Size > maxConfig {
+	if m.Config.Size < 0 || m.Config.Size > maxConfig {
 		return banger.Errorf(banger.BadRequest, "its configuration has %d bytes, of at most %d", m.Config.Size, maxConfig)
 	}
 	for _, l := range m.Layers {

@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -35,6 +37,37 @@ func TestSuspendedVMIsWokenAndLosesNothing(t *testing.T) {
 	}
 	if w.show(t, "asleep").BootID == boot {
 		t.Error("it was not booted")
+	}
+}
+
+func TestSuspendedVMIsWokenByItsWorkspace(t *testing.T) {
+	dir := repository(t, "echo one >file; git add -A; git commit -qm one")
+	w := shared
+	w.must(t, "run", "-d", "--name", "sleeping-work", "--memory", "512", dir)
+	t.Cleanup(func() { w.Banger("rm", "-f", "sleeping-work") })
+	boot := w.show(t, "sleeping-work").BootID
+	woken := func(args ...string) string {
+		t.Helper()
+		w.must(t, "vm", "suspend", "sleeping-work")
+		r := w.Banger(args...)
+		if v := w.show(t, "sleeping-work"); r.Status != 0 || !strings.Contains(r.Stderr, "waking sleeping-work") || v.State != "running" || v.BootID != boot {
+			t.Fatalf("%q: status %d, %s; it is %s", args, r.Status, r.Stderr, v.State)
+		}
+		return r.Stdout
+	}
+	w.must(t, "exec", "sleeping-work", "--", "sh", "-c", "echo in memory >made")
+	if got := woken("vm", "workspace", "export", "sleeping-work"); !strings.Contains(got, "+in memory") {
+		t.Errorf("the patch is\n%s", got)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "file"), []byte("two\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got := woken("vm", "workspace", "status", "sleeping-work"); !strings.Contains(got, "file") || !strings.Contains(got, "made") {
+		t.Errorf("the status is\n%s", got)
+	}
+	woken("vm", "workspace", "prepare", "sleeping-work", dir)
+	if got := w.must(t, "exec", "sleeping-work", "--", "cat", "file", "made"); got != "two\nin memory" {
+		t.Errorf("it has %q", got)
 	}
 }
 

@@ -163,9 +163,9 @@ func (c client) git(t *testing.T) {
 func TestSSHForwardsAndSharesOneConnection(t *testing.T) {
 	shared.start(t, "forwarder")
 	c := newClient(t, shared)
-	socket := filepath.Join(t.TempDir(), "master")
+	socket, proxy := filepath.Join(t.TempDir(), "master"), freeAddress(t)
 	ready := c.command("ssh", "-M", "-S", socket, "-f", "-N",
-		"-L", socket+"-l:127.0.0.1:8080", "-R", "127.0.0.1:9090:"+answering(t), "forwarder.vm")
+		"-L", socket+"-l:127.0.0.1:8080", "-D", proxy, "-R", "127.0.0.1:9090:"+answering(t), "forwarder.vm")
 	if r := world.Finish(ready); r.Status != 0 { // also: nobody keeps its stderr open
 		t.Fatal(r.Stderr)
 	}
@@ -189,6 +189,41 @@ func TestSSHForwardsAndSharesOneConnection(t *testing.T) {
 	if got := c.input("GET / HTTP/1.0\r\n\r\n", "ssh", "-W", "127.0.0.1:8080", "forwarder.vm"); !strings.Contains(got, "200 OK") {
 		t.Errorf("-W: %q", got)
 	}
+	for name, host := range map[string]string{"an address": "\x01\x7f\x00\x00\x01", "a name": "\x03\x09localhost"} {
+		if got := throughSocks(t, proxy, host+"\x1f\x90"); !strings.Contains(got, "200 OK") {
+			t.Errorf("-D to %s: %q", name, got)
+		}
+	}
+}
+
+// freeAddress is one of the host's where nobody listens.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// throughSocks asks a web server that a proxy leads to, whose address is in the
+// form of SOCKS 5.
+func throughSocks(t *testing.T, proxy, address string) string {
+	t.Helper()
+	conn, err := net.Dial("tcp", proxy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_, _ = io.WriteString(conn, "\x05\x01\x00\x05\x01\x00"+address)
+	answer := make([]byte, 2+10)
+	if _, err := io.ReadFull(conn, answer); err != nil || answer[1] != 0 || answer[3] != 0 {
+		t.Fatalf("the proxy says %x, %v", answer, err)
+	}
+	_, _ = io.WriteString(conn, "GET / HTTP/1.0\r\n\r\n")
+	got, _ := io.ReadAll(conn)
+	return string(got)
 }
 
 // answering is an address of the host's where whoever comes is told something.

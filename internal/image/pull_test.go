@@ -523,3 +523,24 @@ func TestADamagedCacheIsFetchedAgainByItself(t *testing.T) {
 		}
 	}
 }
+
+func TestAPullGoesOnWhereThePruneOfTheCacheCameBetween(t *testing.T) {
+	s, b := openShop(t), newBuilder(t)
+	s.push(t, "two:1", imageOf(t, layerOf(t, file("a", "1", 0o644)), layerOf(t, file("b", "2", 0o644))))
+	var once sync.Once
+	pulled, err := b.Pull(t.Context(), s.request(t, "two:1"), func(stage string) {
+		if strings.HasPrefix(stage, "unpack layer 1") {
+			once.Do(func() {
+				if _, _, err := b.Cache.Prune(func(string) bool { return false }, false); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Verify(t.Context(), pulled.ArtifactDir); err != nil {
+		t.Error(err)
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"io/fs"
 	"os"
 
 	"github.com/klauspost/compress/gzip"
@@ -26,9 +27,13 @@ func (i *Image) Fetch(ctx context.Context, cache Cache, l Layer) error {
 
 // Unpack calls use with the tar stream of a layer that was fetched, and checks
 // that it is the one the image is made of. One that is not is removed from the
-// cache: the error is banger.Conflict, and the layer can be fetched again.
+// cache: the error is banger.Conflict, as for one that is gone, and the layer can
+// be fetched again.
 func (i *Image) Unpack(ctx context.Context, cache Cache, l Layer, use func(io.Reader) error) error {
 	f, err := os.Open(cache.path(l.Digest))
+	if errors.Is(err, fs.ErrNotExist) {
+		return banger.Errorf(banger.Conflict, "the layer %s is no longer in the cache: %w", l, err).Hint("try again")
+	}
 	if err != nil {
 		return err
 	}
@@ -59,6 +64,10 @@ func checkSum(sum hash.Hash, l Layer) error {
 func (i *Image) blame(ctx context.Context, f *os.File, l Layer, why error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
+	}
+	var host *fs.PathError // such as of a full disk
+	if errors.As(why, &host) {
+		return why
 	}
 	sum := sha256.New()
 	if _, err := f.Seek(0, io.SeekStart); err != nil {

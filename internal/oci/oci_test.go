@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log"
 	"net/http"
 	"net/http/httptest"
@@ -16,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -467,5 +469,25 @@ func TestNamesAreMadeOfReferences(t *testing.T) {
 		if _, err := Parse(ref); banger.CodeOf(err) != banger.BadRequest {
 			t.Errorf("%q: %v", ref, err)
 		}
+	}
+}
+
+func TestAHostThatFailsIsNotALayerThatIsWrong(t *testing.T) {
+	s, cache := open1(t), newCache(t)
+	s.push(t, "one", layerOf(t, "a", "1"))
+	ref, _ := Parse(s.host + "/one")
+	img, err := Find(t.Context(), ref, banger.Access{}, cache)
+	must(t, err)
+	must(t, img.Fetch(t.Context(), cache, img.Layers[0]))
+	full := &fs.PathError{Op: "write", Path: "/x", Err: syscall.ENOSPC}
+	err = img.Unpack(t.Context(), cache, img.Layers[0], func(io.Reader) error { return fmt.Errorf("cannot unpack: %w", full) })
+	if !errors.Is(err, syscall.ENOSPC) || banger.CodeOf(err) != banger.Internal || strings.Contains(err.Error(), "refused") {
+		t.Errorf("a full disk: %s, %v", banger.CodeOf(err), err)
+	}
+	// A prune may come between.
+	must(t, os.Remove(cache.path(img.Layers[0].Digest)))
+	err = img.Unpack(t.Context(), cache, img.Layers[0], func(io.Reader) error { return nil })
+	if banger.CodeOf(err) != banger.Conflict {
+		t.Errorf("a layer that is gone: %s, %v", banger.CodeOf(err), err)
 	}
 }

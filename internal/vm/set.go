@@ -102,9 +102,9 @@ func (m *Manager) set(ctx context.Context, row banger.VM, after banger.Spec) err
 	if err := m.rewrite(ctx, row); err != nil {
 		return err
 	}
-	l := m.liveOf(row.ID)
-	if l == nil {
-		return nil
+	l, err := m.attach(ctx, row)
+	if err != nil || l == nil {
+		return err
 	}
 	s, err := m.answering(ctx, l)
 	if err != nil {

@@ -71,6 +71,38 @@ func TestReconcileFinishesAChangeOfTheNetwork(t *testing.T) {
 	}
 }
 
+// The daemon was killed when it had just started the shim, and the next one has not
+// seen it.
+func TestNetworkChangesUnderAShimThatNobodyKnowsOf(t *testing.T) {
+	w := newWorld(t)
+	on, off := true, false
+	v := w.create(Create{Name: "devbox", Start: true, Wait: true, NAT: &on})
+	w.restart(w.Dirs)
+	if _, _, err := w.Set(t.Context(), v.ID, Set{NAT: &off}, silent{}); err != nil {
+		t.Fatal(err)
+	}
+	if r := w.shims.vms[v.ID].status.Reach; r.NAT {
+		t.Errorf("in force is %+v", r)
+	}
+}
+
+func TestShimThatIsFoundLateAgreesOnTheNetwork(t *testing.T) {
+	w := newWorld(t)
+	v := w.create(Create{Name: "devbox", Start: true, Wait: true})
+	row := w.row(v.ID)
+	row.Spec.NAT = true
+	if err := w.rows.UpsertVM(t.Context(), row); err != nil {
+		t.Fatal(err)
+	}
+	w.restart(w.Dirs)
+	if _, err := w.Pause(t.Context(), v.ID); err != nil {
+		t.Fatal(err)
+	}
+	if r := w.shims.vms[v.ID].status.Reach; !r.NAT {
+		t.Errorf("in force is %+v", r)
+	}
+}
+
 func TestShapeChangesWhenTheVMIsStopped(t *testing.T) {
 	w := newWorld(t)
 	v := w.create(Create{Name: "devbox", Start: true, Wait: true})

@@ -51,8 +51,8 @@ func (m *Manager) start(ctx context.Context, row banger.VM, cold, wait bool, p P
 }
 
 // attach gives what is known of the VM's shim, nil where it has none. A shim
-// that came up after its daemon had died is found here, and an end that could
-// not be recorded is.
+// that came up after its daemon had died is found here, and does from then on what
+// the row says; an end that could not be recorded is found too.
 func (m *Manager) attach(ctx context.Context, row banger.VM) (*live, error) {
 	switch l := m.liveOf(row.ID); {
 	case l == nil:
@@ -70,7 +70,10 @@ func (m *Manager) attach(ctx context.Context, row banger.VM) (*live, error) {
 	case err != nil:
 		return nil, fileError(err)
 	case alive:
-		return m.adopt(row.ID), nil
+		l := m.adopt(row.ID)
+		m.awaitFirstWords(ctx, []*live{l})
+		m.agreeOnNetworks(ctx, []banger.VM{row}, []*live{l})
+		return l, nil
 	}
 	return nil, nil
 }

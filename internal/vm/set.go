@@ -98,6 +98,7 @@ func (m *Manager) set(ctx context.Context, row banger.VM, after banger.Spec) err
 			return err
 		}
 	}
+	was := row.Spec
 	row.Spec = after
 	if err := m.rewrite(ctx, row); err != nil {
 		return err
@@ -112,6 +113,10 @@ func (m *Manager) set(ctx context.Context, row banger.VM, after banger.Spec) err
 	}
 	if err := m.refresh(ctx, l, s); err != nil {
 		return err
+	}
+	if status, _, _ := l.seen(); status.Reach == nil && was.NetworkWords() != after.NetworkWords() {
+		return banger.Errorf(banger.Unavailable, "its network changes when it is started again: the banger that started it knew of none").
+			Hint("banger vm restart %s", row.Name)
 	}
 	if err := m.agreeOnNetwork(ctx, l, row); err != nil {
 		return err

@@ -103,6 +103,25 @@ func TestShimThatIsFoundLateAgreesOnTheNetwork(t *testing.T) {
 	}
 }
 
+func TestShimWithoutANetworkSaysThatARestartChangesIt(t *testing.T) {
+	w := newWorld(t)
+	v := w.create(Create{Name: "devbox", Start: true, Wait: true, DiskBytes: 2 << 30})
+	w.shims.vms[v.ID].update(func() { w.shims.vms[v.ID].status.Reach = nil })
+	w.restart(w.Dirs)
+	w.reconcile()
+	nat := true
+	_, _, err := w.Set(t.Context(), v.ID, Set{NAT: &nat}, silent{})
+	if banger.CodeOf(err) != banger.Unavailable || !slices.Contains(banger.HintsOf(err), "banger vm restart devbox") {
+		t.Errorf("its network: %v", err)
+	}
+	if !w.row(v.ID).Spec.NAT {
+		t.Error("the restart would not change it")
+	}
+	if _, _, err := w.Set(t.Context(), v.ID, Set{DiskBytes: 3 << 30}, silent{}); err != nil {
+		t.Errorf("its disk: %v", err)
+	}
+}
+
 func TestShapeChangesWhenTheVMIsStopped(t *testing.T) {
 	w := newWorld(t)
 	v := w.create(Create{Name: "devbox", Start: true, Wait: true})

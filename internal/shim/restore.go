@@ -131,11 +131,23 @@ func (s *supervisor) watchOver(b *boot) *time.Timer {
 		limit = max(limit, s.launch.ReadyTimeout)
 	}
 	return time.AfterFunc(limit, func() {
-		s.mu.Lock()
-		paused := s.paused
-		s.mu.Unlock()
-		if !paused {
+		if s.stillLate(b, limit) {
 			_ = b.machine.Signal(killSignal)
 		}
 	})
+}
+
+// stillLate says whether a guest had its time and is not up. One that stands still,
+// paused or out of room, gets as much again.
+func (s *supervisor) stillLate(b *boot, limit time.Duration) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.boot != b || b.link != nil:
+		return false
+	case s.paused || s.full:
+		b.late.Reset(limit) // with mu held: who finds it up stops the timer afterwards
+		return false
+	}
+	return true
 }

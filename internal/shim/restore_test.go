@@ -7,6 +7,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"banger/internal/guestwire"
 	"banger/internal/vmm"
@@ -80,5 +82,38 @@ func TestRestoredMachineThatEndsUnheardIsBooted(t *testing.T) {
 	<-d.boots
 	if s := r.await(t, r.is(Running)); s.Template != "" || s.NotRestored == "" {
 		t.Fatalf("%+v", s)
+	}
+}
+
+// TestRestoredGuestIsNotEndedWhileItStandsStill: nothing else has what is in its
+// memory.
+func TestRestoredGuestIsNotEndedWhileItStandsStill(t *testing.T) {
+	for what, still := range map[string]func(*supervisor, bool){
+		"paused":      func(s *supervisor, yes bool) { s.paused = yes },
+		"out of room": func(s *supervisor, yes bool) { s.full = yes },
+	} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := (&scripted{}).machine(vmm.IO{})
+				s := &supervisor{boot: &boot{machine: m, restored: RestoredSuspended}}
+				s.boot.late = s.watchOver(s.boot)
+				still(s, true)
+				time.Sleep(3*restoreLimit + time.Second)
+				synctest.Wait()
+				select {
+				case <-m.done:
+					t.Fatal("it was ended")
+				default:
+				}
+				still(s, false)
+				time.Sleep(restoreLimit)
+				synctest.Wait()
+				select {
+				case <-m.done:
+				default:
+					t.Error("it runs, does not answer, and nobody ends it")
+				}
+			})
+		})
 	}
 }

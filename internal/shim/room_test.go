@@ -38,6 +38,15 @@ func TestGuestOutOfRoomStandsStillUntilThereIsSome(t *testing.T) {
 	}
 }
 
+func TestGuestOutOfRoomBeforeItIsUpIsNotWaitedFor(t *testing.T) {
+	r := newRig(t, &scripted{room: func() bool { return false }}, testLaunch())
+	r.machine.halted()
+	r.await(t, r.is(Paused))
+	if _, err := r.Suspend(t.Context()); banger.CodeOf(err) != banger.NoSpace {
+		t.Errorf("suspending it: %v", err)
+	}
+}
+
 func TestGuestOutOfRoomThatIsPausedStaysSo(t *testing.T) {
 	r, room := full(t)
 	r.await(t, r.is(Paused))

@@ -92,6 +92,8 @@ func (s *supervisor) isUp() (bool, error) {
 			Hint("banger vm logs %s", s.launch.Name)
 	case b.link != nil:
 		return true, nil
+	case s.full:
+		return false, banger.Errorf(banger.NoSpace, "its guest is not up yet: %s", s.standstill())
 	case s.paused:
 		return false, banger.Errorf(banger.Unavailable, "it was paused before its guest was up").
 			Hint("banger vm resume %s", s.launch.Name)

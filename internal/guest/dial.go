@@ -22,12 +22,19 @@ func dial(s *guestwire.Stream) {
 	}
 	conn, err := connectTo(s, t)
 	if err == nil {
-		err = s.Control(guestwire.Control{Code: guestwire.ControlConnected})
-	}
-	if err == nil {
-		err = join(s, conn)
+		err = connected(s, conn)
 	}
 	answer(s, nil, err)
+}
+
+// connected says that there is a connection and joins it to the stream. The host
+// may have gone meanwhile.
+func connected(s *guestwire.Stream, conn halfCloser) error {
+	if err := s.Control(guestwire.Control{Code: guestwire.ControlConnected}); err != nil {
+		_ = conn.Close()
+		return err
+	}
+	return join(s, conn)
 }
 
 // halfCloser is what TCP and unix sockets have in common here.

@@ -119,10 +119,7 @@ func (a *agent) accept(s *guestwire.Stream) {
 		s.Fail("not_found", "no such connection waits in the guest")
 		return
 	}
-	if err = s.Control(guestwire.Control{Code: guestwire.ControlConnected}); err == nil {
-		err = join(s, conn.halfCloser)
-	}
-	answer(s, nil, err)
+	answer(s, nil, connected(s, conn.halfCloser))
 }
 
 // listener makes the socket.

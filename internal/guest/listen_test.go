@@ -118,3 +118,38 @@ func TestListeningThatCannotBeSaysWhy(t *testing.T) {
 		t.Error("a connection that nobody made was accepted")
 	}
 }
+
+// TestConnectionWhoseHostHasGoneIsClosed: the host asked for it and left before it
+// was told.
+func TestConnectionWhoseHostHasGoneIsClosed(t *testing.T) {
+	l := listenOn(t, "unix", filepath.Join(t.TempDir(), "socket"))
+	far, err := net.Dial("unix", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer far.Close()
+	near := accepted(t, l)
+	host, agentEnd := net.Pipe()
+	a := &agent{}
+	go func() {
+		_ = guestwire.Serve(agentEnd, false, func(s *guestwire.Stream) {
+			<-s.Done()
+			a.accept(s)
+		})
+	}()
+	c, err := guestwire.Dial(host, guestwire.NewToken(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	n := a.incoming.add(arrival{near, nil, func() {}})
+	s, err := c.Open(guestwire.KindAccept, guestwire.AppendNumber(nil, n))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Reset()
+	_ = far.SetReadDeadline(time.Now().Add(3 * time.Second))
+	if _, err := far.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("it lives on: %v", err)
+	}
+}

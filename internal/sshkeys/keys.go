@@ -51,7 +51,9 @@ func (k *Keys) User(path string) (Identity, error) {
 	path = k.Dirs.UserKey()
 	key, err := readPublic(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		key, err = generate(path, "banger")
+		if err = os.MkdirAll(filepath.Dir(path), 0o700); err == nil {
+			key, err = generate(path, "banger")
+		}
 		if err == nil {
 			err = artifact.WriteFile(path+".pub", ssh.MarshalAuthorizedKey(key))
 		}
@@ -83,7 +85,7 @@ func readPublic(path string) (ssh.PublicKey, error) {
 	return key, err
 }
 
-// generate makes a key and writes its private half.
+// generate makes a key and writes its private half, into a directory that there is.
 func generate(path, comment string) (ssh.PublicKey, error) {
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -91,9 +93,6 @@ func generate(path, comment string) (ssh.PublicKey, error) {
 	}
 	block, err := ssh.MarshalPrivateKey(private, comment)
 	if err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
 	}
 	if err := artifact.WriteFile(path, pem.EncodeToMemory(block)); err != nil {

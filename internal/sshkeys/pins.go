@@ -67,6 +67,9 @@ func (k *Keys) hostKey(dir paths.VM, name string, fresh bool) (string, error) {
 		return "", k.mismatch("", name, "is gone from "+dir.HostKey())
 	}
 	key, err := generate(dir.HostKey(), name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", banger.Errorf(banger.NotFound, "cannot make a host key for %s: its directory %s is gone", name, dir)
+	}
 	if err != nil {
 		return "", fileError(err, "cannot make a host key for %s", name)
 	}

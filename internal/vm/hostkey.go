@@ -9,24 +9,35 @@ import (
 // HostKey implements Service. Most VMs are never reached by SSH, so a key is made
 // when it is first asked for, and a start has nothing to do with it. A copy of a VM
 // has a directory of its own, and with it a key.
+//
+// It does not wait for the VM's lock, which is held for as long as a VM is saved. One
+// that is renamed or deleted meanwhile is looked at again.
 func (m *Manager) HostKey(ctx context.Context, id string) (View, error) {
 	row, err := m.Store.VM(ctx, id)
-	if err != nil {
-		return View{}, err
+	for err == nil {
+		was := row.Name
+		if err = m.hostKey(row); err != nil {
+			return View{}, banger.Wrap(err, "cannot reach %s by SSH", was)
+		}
+		if row, err = m.Store.VM(ctx, id); err == nil && row.Name == was {
+			return m.Get(ctx, id)
+		}
 	}
-	dir := m.Dirs.VM(id)
+	if banger.CodeOf(err) == banger.NotFound {
+		m.forgetHostKey(id)
+	}
+	return View{}, err
+}
+
+func (m *Manager) hostKey(row banger.VM) error {
+	dir := m.Dirs.VM(row.ID)
 	switch {
 	case foreign(row):
-		err = banger.Errorf(banger.Conflict, "another tool made it")
-	case !ours(dir, id):
-		err = banger.Errorf(banger.NotFound, "its directory %s is gone", dir).Hint("banger vm delete %s", row.Name)
-	default:
-		err = m.HostKeys.Host(dir, id, row.Name)
+		return banger.Errorf(banger.Conflict, "another tool made it")
+	case !ours(dir, row.ID):
+		return banger.Errorf(banger.NotFound, "its directory %s is gone", dir).Hint("banger vm delete %s", row.Name)
 	}
-	if err != nil {
-		return View{}, banger.Wrap(err, "cannot reach %s by SSH", row.Name)
-	}
-	return m.Get(ctx, id)
+	return m.HostKeys.Host(dir, row.ID, row.Name)
 }
 
 // forgetHostKey lets go of the pin of a VM that is gone. One that stays lets nobody

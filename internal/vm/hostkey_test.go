@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"banger"
+	"banger/internal/paths"
 )
 
 func (w *world) pins() string {
@@ -68,5 +69,69 @@ func TestHostKeyOfAnotherToolsVMIsNoneOfOurs(t *testing.T) {
 	}
 	if _, err := w.HostKey(t.Context(), v.ID); banger.CodeOf(err) != banger.NotFound {
 		t.Errorf("got %v", err)
+	}
+}
+
+// raced are keys that something is quicker than, once.
+type raced struct {
+	HostKeys
+	first func()
+}
+
+func (r *raced) Host(dir paths.VM, id, name string) error {
+	if first := r.first; first != nil {
+		r.first = nil
+		first()
+	}
+	return r.HostKeys.Host(dir, id, name)
+}
+
+func TestHostKeyOfAVMThatIsDeletedMeanwhileLeavesNothing(t *testing.T) {
+	w := newWorld(t)
+	v := w.create(Create{Name: "devbox"})
+	before := w.HostKeys
+	w.HostKeys = &raced{before, func() {
+		if err := w.Delete(t.Context(), v.ID, true); err != nil {
+			t.Error(err)
+		}
+	}}
+	if _, err := w.HostKey(t.Context(), v.ID); banger.CodeOf(err) != banger.NotFound {
+		t.Errorf("got %v", err)
+	}
+	if _, err := os.Stat(string(w.Dirs.VM(v.ID))); !os.IsNotExist(err) {
+		t.Errorf("its directory: %v", err)
+	}
+}
+
+// The row is gone when the key is there: its pin has been forgotten already.
+func TestHostKeyIsNotPinnedForAVMThatIsGone(t *testing.T) {
+	w := newWorld(t)
+	v := w.create(Create{Name: "devbox"})
+	w.HostKeys = &raced{w.HostKeys, func() {
+		if err := w.rows.DeleteVM(t.Context(), v.ID); err != nil {
+			t.Error(err)
+		}
+	}}
+	if _, err := w.HostKey(t.Context(), v.ID); banger.CodeOf(err) != banger.NotFound {
+		t.Errorf("got %v", err)
+	}
+	if pins := w.pins(); pins != "" {
+		t.Errorf("pinned: %s", pins)
+	}
+}
+
+func TestHostKeyOfAVMThatIsRenamedMeanwhileHasTheNewName(t *testing.T) {
+	w := newWorld(t)
+	v := w.create(Create{Name: "devbox"})
+	w.HostKeys = &raced{w.HostKeys, func() {
+		if _, err := w.Rename(t.Context(), v.ID, "tools"); err != nil {
+			t.Error(err)
+		}
+	}}
+	if got, err := w.HostKey(t.Context(), v.ID); err != nil || got.Name != "tools" {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if pins := w.pins(); strings.Contains(pins, "devbox.vm") || !strings.Contains(pins, "tools.vm") {
+		t.Errorf("pinned: %s", pins)
 	}
 }

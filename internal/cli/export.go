@@ -76,6 +76,7 @@ func (o *exportOptions) check() error {
 }
 
 func (o *exportOptions) run(ctx context.Context, c *client.Client, ref string) error {
+	o.app.recoverApplies() // also where the VM is no more
 	vm, sh, err := o.app.reach(ctx, c, ref)
 	if err != nil {
 		return err
@@ -96,9 +97,6 @@ func (o *exportOptions) run(ctx context.Context, c *client.Client, ref string) e
 	}
 	e := &export{exportOptions: o, vm: vm, guest: guestRunner{sh, w.User}, dirs: dirs,
 		taking: workspace.Taking{Path: w.GuestPath, Base: w.BaseTree, Head: w.HeadCommit, Commit: o.commit}}
-	if err := patch.Recover(dirs.Applies(), func(said string) { o.app.warn("%s", said) }); err != nil {
-		o.app.fail(err)
-	}
 	if o.format == "mbox" {
 		err = e.mailbox(ctx)
 	} else {

@@ -12,6 +12,7 @@ import (
 
 // workspaceFlags say what of a repository goes into a VM, and where.
 type workspaceFlags struct {
+	app       *app
 	guestPath string
 	branch    string
 	from      string
@@ -22,6 +23,7 @@ type workspaceFlags struct {
 }
 
 func (f *workspaceFlags) register(a *app, cmd *cobra.Command) {
+	f.app = a
 	flags := cmd.Flags()
 	flags.StringVar(&f.guestPath, "guest-path", workspace.DefaultGuestPath, "put the repository at `DIR` in the VM")
 	flags.StringVar(&f.branch, "branch", "", "have the VM on a new branch `NAME`")
@@ -42,6 +44,7 @@ func (f *workspaceFlags) plan(ctx context.Context, repository string) (*workspac
 	if !path.IsAbs(f.guestPath) || path.Clean(f.guestPath) == "/" {
 		return nil, badUsage("bad --guest-path %q: it must be an absolute path of a directory", f.guestPath)
 	}
+	f.app.recoverApplies()
 	return workspace.NewPlan(ctx, workspace.Options{
 		Path: repository, Mode: f.mode, Depth: f.depth, Branch: f.branch, From: f.from, Untracked: f.untracked,
 	})

@@ -6,6 +6,8 @@ import (
 	"banger"
 	"banger/client"
 	"banger/internal/api"
+	"banger/internal/patch"
+	"banger/internal/paths"
 	"banger/internal/shim"
 	"banger/internal/workspace"
 )
@@ -26,7 +28,7 @@ func (o *execOptions) follow(ctx context.Context, c *client.Client, vm api.VM, s
 		o.app.hint("banger vm workspace prepare %s %s brings it up to date; so does --auto-prepare", vm.Name, w.SourcePath)
 		return vm, nil
 	}
-	plan, err := workspace.NewPlan(ctx, workspace.Options{Path: w.SourcePath, Mode: w.Mode})
+	plan, err := o.app.replan(ctx, w)
 	if err != nil {
 		return vm, ours{banger.Wrap(err, "cannot bring %s up to date", vm.Name)}
 	}
@@ -38,4 +40,22 @@ func (o *execOptions) follow(ctx context.Context, c *client.Client, vm api.VM, s
 		err = ours{err}
 	}
 	return vm, err
+}
+
+// replan looks at a repository that was brought in before, asked for as then.
+func (a *app) replan(ctx context.Context, w banger.Workspace) (*workspace.Plan, error) {
+	a.recoverApplies()
+	return workspace.NewPlan(ctx, workspace.Options{Path: w.SourcePath, Mode: w.Mode})
+}
+
+// recoverApplies takes back what applies that were killed left half-done in a work
+// tree, before anybody looks at one.
+func (a *app) recoverApplies() {
+	dirs, err := paths.FromEnv()
+	if err == nil {
+		err = patch.Recover(dirs.Applies(), func(said string) { a.warn("%s", said) })
+	}
+	if err != nil {
+		a.fail(err)
+	}
 }

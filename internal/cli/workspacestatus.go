@@ -58,7 +58,7 @@ func (a *app) drift(ctx context.Context, c *client.Client, ref string) (*drifted
 		return nil, err
 	}
 	defer sh.Close()
-	plan, err := workspace.NewPlan(ctx, workspace.Options{Path: vm.Workspace.SourcePath, Mode: vm.Workspace.Mode})
+	plan, err := a.replan(ctx, vm.Workspace)
 	if err != nil {
 		return nil, err
 	}

@@ -274,3 +274,20 @@ func TestGuestsWordsAreNoOptionsOfTheHostsGit(t *testing.T) {
 		}
 	}
 }
+
+// A repository names as its submodules what are repositories of the host's own: one
+// beside it, through a symlink, and one below it that it does not track.
+func TestNoOtherRepositoryOfTheHostsIsTakenForASubmodule(t *testing.T) {
+	r := furnished(t)
+	r.onHost(`for at in ../priv lib2; do git init -q $at; echo secret >$at/secret; git -C $at add .; git -C $at commit -qm secret; done
+echo /lib2 >.git/info/exclude; ln -s ../priv lib
+for at in lib lib2; do git config -f .gitmodules submodule.$at.path $at; git config -f .gitmodules submodule.$at.url ./x; done`)
+	r.commit("with submodules that are none")
+	if found := r.plan(Options{Mode: Full}).Modules; len(found) > 0 {
+		t.Errorf("these are taken for submodules: %+v", found)
+	}
+	r.mustDeliver(Options{Mode: Full})
+	if out := r.there(`find . ! -type l \( -name secret -o -path './.git/modules*' \)`); out != "" {
+		t.Errorf("the guest got\n%s", out)
+	}
+}

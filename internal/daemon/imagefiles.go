@@ -127,6 +127,9 @@ func (d *daemon) exportImage(ctx context.Context, in *toRef[api.ExportImage]) (j
 
 func (d *daemon) promoteImage(ctx context.Context, in *ofRef) (job, error) {
 	return d.existing(ctx, in.Ref, func(ctx context.Context, row banger.Image, op *operation) (banger.Image, error) {
+		if row.Managed {
+			return row, banger.Errorf(banger.Conflict, "the image %s is a managed one already", row.Name)
+		}
 		op.Stage("copy the file system")
 		promoted, err := d.images.builder.Promote(ctx, d.images.recordDir(row))
 		if err != nil {

@@ -38,6 +38,17 @@ func TestAnImageGoesFromAFileToAPackAndBack(t *testing.T) {
 	if err != nil || !promoted.Managed || promoted.RootfsPath == path || promoted.Digest != mine.Digest {
 		t.Fatalf("%+v %v", promoted, err)
 	}
+	if _, err := h.client.PromoteImage(t.Context(), "mine", nil); banger.CodeOf(err) != banger.Conflict {
+		t.Errorf("promoted again: %v", err)
+	}
+	// As after a crash between the record and the row.
+	row, err := h.vms.store.Image(t.Context(), mine.ID)
+	must(t, err)
+	row.Managed, row.RootfsPath = false, path
+	must(t, h.vms.store.UpsertImage(t.Context(), row))
+	if again, err := h.client.PromoteImage(t.Context(), "mine", nil); err != nil || again.RootfsPath != promoted.RootfsPath || !again.Managed {
+		t.Errorf("finished: %+v %v", again, err)
+	}
 	renamed, err := h.client.RenameImage(t.Context(), "mine", "ours")
 	if err != nil || renamed.Name != "ours" || renamed.ID != mine.ID {
 		t.Fatalf("%+v %v", renamed, err)

@@ -71,8 +71,27 @@ func TestAPromotedImageNeedsItsFileNoMore(t *testing.T) {
 	if err := Verify(t.Context(), promoted.ArtifactDir); err != nil {
 		t.Error(err)
 	}
-	if _, err := b.Promote(t.Context(), img.ArtifactDir); banger.CodeOf(err) != banger.Conflict {
-		t.Errorf("again: %v", err)
+	// Whoever was killed after it finishes it so.
+	if again, err := b.Promote(t.Context(), img.ArtifactDir); err != nil || again != promoted {
+		t.Errorf("again: %+v %v", again, err)
+	}
+}
+
+func TestWhatIsLeftOfAPromotionGoes(t *testing.T) {
+	b, path := newBuilder(t), rootfsOf(t, file("a", "1", 0o644))
+	img := mustRegister(t, b, path)
+	dir := filepath.Join(b.Dir, img.ID)
+	left := filepath.Join(dir, partRootfs)
+	for _, clear := range []func() error{b.Sweep, func() error { _, err := b.Promote(t.Context(), dir); return err }} {
+		if err := os.WriteFile(left, []byte("half"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := clear(); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Stat(left); err == nil {
+			t.Error("it is still there")
+		}
 	}
 }
 

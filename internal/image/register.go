@@ -86,24 +86,16 @@ func (r Record) Unchanged() error {
 }
 
 // Promote copies a registered image's file to where nobody changes it, and
-// makes the image a managed one.
+// makes the image a managed one, unless an earlier call has.
 func (b Builder) Promote(ctx context.Context, dir string) (banger.Image, error) {
-	_, r, err := Load(dir)
-	if err != nil {
-		return banger.Image{}, err
-	}
-	if r.Registered == nil {
-		return banger.Image{}, banger.Errorf(banger.Conflict, "the image %s is a managed one already", r.Name)
+	was, r, err := Load(dir)
+	if err != nil || r.Registered == nil {
+		return was, err
 	}
 	if err := r.Unchanged(); err != nil {
 		return banger.Image{}, err
 	}
-	rootfs := filepath.Join(dir, rootfsFile)
-	if err := os.Remove(rootfs); err != nil && !os.IsNotExist(err) {
-		return banger.Image{}, err // what a crash left
-	}
-	if err := b.takeIn(ctx, r, rootfs); err != nil {
-		os.Remove(rootfs)
+	if err := b.takeIn(ctx, r, dir); err != nil {
 		return banger.Image{}, banger.Wrap(cancelled(ctx, fileError(err)), "cannot promote the image %s", r.Name)
 	}
 	r.Registered = nil
@@ -114,19 +106,30 @@ func (b Builder) Promote(ctx context.Context, dir string) (banger.Image, error) 
 	return img, err
 }
 
+// partRootfs is a copy that is not whole yet.
+const partRootfs = ".tmp-" + rootfsFile
+
 // takeIn copies and proves that it is what was registered.
-func (b Builder) takeIn(ctx context.Context, r Record, rootfs string) error {
-	if err := ext4.Copy(ctx, r.Registered.Path, rootfs); err != nil {
+func (b Builder) takeIn(ctx context.Context, r Record, dir string) error {
+	part := filepath.Join(dir, partRootfs)
+	if err := os.Remove(part); err != nil && !os.IsNotExist(err) {
+		return err // what a crash left
+	}
+	defer os.Remove(part)
+	if err := ext4.Copy(ctx, r.Registered.Path, part); err != nil {
 		return err
 	}
-	sum, err := artifact.SHA256(ctx, rootfs)
+	sum, err := artifact.SHA256(ctx, part)
 	if err != nil {
 		return err
 	}
 	if sum != r.Digest {
 		return banger.Errorf(banger.Conflict, "its file is not what it was: sha256:%s instead of %s", sum, r.Digest)
 	}
-	return artifact.Sync(rootfs)
+	if err := artifact.Sync(part); err != nil {
+		return err
+	}
+	return artifact.Rename(part, filepath.Join(dir, rootfsFile))
 }
 
 // Rename writes the name of the image in dir into its record.

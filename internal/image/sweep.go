@@ -23,7 +23,7 @@ func (b Builder) Unfinished() (dirs []string, all error) {
 	return dirs, all
 }
 
-// Sweep removes what is unfinished.
+// Sweep removes what is unfinished. No image may be promoted meanwhile.
 func (b Builder) Sweep() error {
 	dirs, all := b.Unfinished()
 	for _, dir := range dirs {
@@ -33,6 +33,10 @@ func (b Builder) Sweep() error {
 			unlock()
 		}
 		all = errors.Join(all, err)
+	}
+	parts, _ := filepath.Glob(filepath.Join(b.Dir, "*", ".tmp-*"))
+	for _, part := range parts {
+		all = errors.Join(all, os.Remove(part))
 	}
 	return all
 }

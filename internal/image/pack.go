@@ -171,8 +171,24 @@ func openPack(ctx context.Context, f io.Reader) (in *tar.Reader, m manifest, don
 	case m.SizeBytes <= 0 || m.SizeBytes > rootfs.Default.Bytes:
 		return in, m, z.Close, bad("its manifest claims %d bytes, of at most %d", m.SizeBytes, rootfs.Default.Bytes)
 	}
-	m.Registered, m.Kernel = nil, ""
+	// What it says of where it came from anybody may have written, and a pull of
+	// its name would believe it.
+	m.Registered, m.Kernel, m.Ref, m.Manifest, m.Layers = nil, "", "", "", nil
+	if err := checkBuildSize(m.BuildSize); err != nil {
+		return in, m, z.Close, bad("its manifest has a bad size of disks: %w", err)
+	}
 	return in, m, z.Close, banger.ValidateImageName(m.Name)
+}
+
+func checkBuildSize(size string) error {
+	if size == "" {
+		return nil
+	}
+	bytes, err := banger.ParseSize(size)
+	if err != nil {
+		return err
+	}
+	return banger.ValidateDiskSize(bytes)
 }
 
 // unpack writes the file system of a pack, if it is the one that the manifest

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -91,6 +92,36 @@ func TestWhatIsLeftOfAPromotionGoes(t *testing.T) {
 		}
 		if _, err := os.Stat(left); err == nil {
 			t.Error("it is still there")
+		}
+	}
+}
+
+func TestAPackDoesNotSayWhereItsImageCameFrom(t *testing.T) {
+	b := newBuilder(t)
+	img := mustRegister(t, b, rootfsOf(t, file("a", "1", 0o644)))
+	dir := filepath.Join(b.Dir, img.ID)
+	_, r, err := Load(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		size string
+		code banger.Code
+	}{{"16G", ""}, {"much", banger.BadRequest}, {"1", banger.BadRequest}} {
+		r.Ref, r.Manifest, r.Layers, r.BuildSize = "docker.io/library/redis:latest", "sha256:1", []string{"sha256:2"}, c.size
+		packed := filepath.Join(t.TempDir(), "pack")
+		if err := errors.Join(writeRecord(dir, r), Export(t.Context(), dir, packed)); err != nil {
+			t.Fatal(err)
+		}
+		got, err := newBuilder(t).Import(t.Context(), packed, "redis", quiet)
+		if banger.CodeOf(err) != c.code {
+			t.Errorf("%s: %v", c.size, err)
+		}
+		if err != nil {
+			continue
+		}
+		if _, r, err := Load(got.ArtifactDir); err != nil || r.Ref != "" || r.Manifest != "" || r.Layers != nil || r.BuildSize != c.size {
+			t.Errorf("%+v %v", r, err)
 		}
 	}
 }

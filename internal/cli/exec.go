@@ -119,6 +119,10 @@ func (o *execOptions) prepare(ctx context.Context, request guestwire.Exec) (*gue
 	if base != "" {
 		request.Under = mise
 	}
+	if err := o.app.inheritProxy(ctx, vm, sh, &request); err != nil {
+		sh.Close()
+		return nil, interrupted(ctx, err)
+	}
 	return &guestCommand{
 		v: o.app.voice, vm: vm.Name, dir: paths.VM(vm.Dir), shim: sh, request: request, timeout: o.command.timeout,
 	}, nil

@@ -151,6 +151,9 @@ func (r *forkRun) command(ctx context.Context, vm api.VM, sh *shim.Client, resul
 	if !vm.Workspace.IsZero() {
 		request.Under = mise
 	}
+	if err := r.app.inheritProxy(ctx, vm, sh, &request); err != nil {
+		return 0, err
+	}
 	g := &guestCommand{v: r.app.voice, vm: vm.Name, dir: paths.VM(vm.Dir), shim: sh, request: request}
 	if err := g.open(); err != nil {
 		return 0, g.lost(err)

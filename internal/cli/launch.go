@@ -159,6 +159,9 @@ func (l *launch) join(ctx context.Context, p *progress) (*guestCommand, error) {
 			return nil, err
 		}
 	}
+	if err := l.app.inheritProxy(ctx, l.vm, l.shim, &l.request); err != nil {
+		return nil, err
+	}
 	g := &guestCommand{
 		v: l.app.voice, vm: l.vm.Name, dir: paths.VM(l.vm.Dir), shim: l.shim, request: l.request, timeout: l.timeout,
 	}

@@ -36,6 +36,8 @@ func (s *supervisor) call(st *guestwire.Stream, c guestwire.Call) (any, error) {
 		return s.answerSuspend(st)
 	case methodAllow:
 		return s.answerAllow(c.Params)
+	case methodProxy:
+		return nil, s.openProxy(c.Params)
 	case methodPorts:
 		return s.listPorts()
 	case methodNetwork:

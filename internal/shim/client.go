@@ -129,6 +129,13 @@ func (c *Client) Allow(ctx context.Context, r Reach) (ended int, err error) {
 	return a.Ended, err
 }
 
+// OpenProxy lets a guest that may reach the internet reach the host's proxies too,
+// which rules name, until it ends or may no longer. A shim that has no such call
+// answers unknown_method.
+func (c *Client) OpenProxy(ctx context.Context, rules []string) error {
+	return c.call(ctx, methodProxy, proxyRequest{rules}, nil)
+}
+
 // Network tells what the guest reached and what it was refused.
 func (c *Client) Network(ctx context.Context) (n NetworkReport, err error) {
 	return n, c.call(ctx, methodNetwork, nil, &n)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"banger"
@@ -122,13 +123,20 @@ func (s *supervisor) answerAllow(params json.RawMessage) (any, error) {
 	if err := parse(params, &r); err != nil {
 		return nil, err
 	}
-	policy, err := vnet.ParsePolicy(r.NAT, r.Allow)
+	s.reaching.Lock()
+	defer s.reaching.Unlock()
+	proxies := s.proxies
+	if !r.NAT {
+		proxies = nil
+	}
+	policy, err := vnet.ParsePolicy(r.NAT, slices.Concat(r.Allow, proxies))
 	if err == nil {
 		err = s.online()
 	}
 	if err != nil {
 		return nil, banger.Wrap(err, "cannot change the network of %s", s.launch.Name)
 	}
+	s.proxies = proxies
 	var a allowed
 	s.update(func() {
 		n := *s.launch.Network // others may be reading it

@@ -89,6 +89,45 @@ func TestReachChangesAtOnceAndIsKept(t *testing.T) {
 	}
 }
 
+func TestAProxyIsOpenWhileTheInternetIs(t *testing.T) {
+	r := newRig(t, &scripted{agent: echo, cable: true}, networkedLaunch(Reach{}))
+	const proxy, other = "host.vm:3128", "10.1.2.3:8080"
+	if err := r.OpenProxy(t.Context(), []string{proxy}); banger.CodeOf(err) != banger.Conflict {
+		t.Errorf("without the internet: %v", err)
+	}
+	allow := func(reach Reach) {
+		t.Helper()
+		if _, err := r.Allow(t.Context(), reach); err != nil {
+			t.Fatal(err)
+		}
+	}
+	inForce := func(want string) {
+		t.Helper()
+		if got := r.shim.network.Policy().String(); got != want {
+			t.Errorf("in force is %q, not %q", got, want)
+		}
+	}
+	allow(Reach{NAT: true})
+	for _, rules := range [][]string{{proxy}, {proxy, other}} {
+		if err := r.OpenProxy(t.Context(), rules); err != nil {
+			t.Fatal(err)
+		}
+	}
+	inForce("nat host.vm:3128 10.1.2.3:8080")
+	if err := r.OpenProxy(t.Context(), []string{"not a name"}); banger.CodeOf(err) != banger.BadRequest {
+		t.Errorf("a bad rule: %v", err)
+	}
+	allow(Reach{NAT: true, Allow: []string{"10.0.0.9"}})
+	inForce("nat 10.0.0.9 host.vm:3128 10.1.2.3:8080")
+	if n, err := r.Network(t.Context()); err != nil || !slices.Equal(n.Allow, []string{"10.0.0.9"}) {
+		t.Errorf("its row would say %q, %v", n.Allow, err)
+	}
+	allow(Reach{})
+	inForce("none")
+	allow(Reach{NAT: true})
+	inForce("nat")
+}
+
 func TestMachineWithoutACardHasNoNetworkToChange(t *testing.T) {
 	l := networkedLaunch(Reach{NAT: true})
 	l.Machine.NIC = nil // as one that was suspended by a banger that gave none

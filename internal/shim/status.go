@@ -123,6 +123,7 @@ const (
 	methodSave    = "save"      // SaveRequest → Saved
 	methodSuspend = "suspend"   // → Exit, when the VMM is gone
 	methodAllow   = "allow"     // Reach → allowed
+	methodProxy   = "proxy"     // proxyRequest
 	methodNetwork = "network"   // → NetworkReport
 	methodPorts   = "ports"     // → []banger.Port
 	methodExplain = "explain"   // explainRequest → explained

@@ -36,6 +36,8 @@ type supervisor struct {
 	network  *vnet.Network  // of the guest, nil where the VM has none
 	turn     turn           // of pause, resume, grow, save, suspend, reboot
 	keeping  sync.Mutex     // held while launch.json is written
+	reaching sync.Mutex     // held while what the guest may reach changes
+	proxies  []string       // rules beside those of its Reach, with reaching held
 
 	serving sync.WaitGroup // the accepting goroutine and one per client
 

@@ -130,6 +130,11 @@ type Workspace struct {
 	Mode       string    `json:"mode,omitempty"`
 	Branch     string    `json:"branch,omitempty"`
 	User       string    `json:"user,omitempty"` // whose the files are in the guest, "" for root
+
+	// How it was asked for, so that it can be brought up to date likewise.
+	Untracked bool   `json:"untracked,omitempty"` // files that git does not track came too
+	Depth     int    `json:"depth,omitempty"`     // commits of an overlay, 0 for one
+	From      string `json:"from,omitempty"`      // what the branch began at, "" for the work tree
 }
 
 // IsZero says whether no workspace was ever prepared.

@@ -19,7 +19,7 @@ func (o *execOptions) follow(ctx context.Context, c *client.Client, vm api.VM, s
 	if w.IsZero() || o.guestPath != "" {
 		return vm, nil
 	}
-	head, err := workspace.Head(ctx, w.SourcePath)
+	head, err := workspace.Head(ctx, w)
 	if err != nil || head == w.HeadCommit {
 		return vm, nil // the repository may be gone, which is no concern of a command's
 	}
@@ -45,7 +45,7 @@ func (o *execOptions) follow(ctx context.Context, c *client.Client, vm api.VM, s
 // replan looks at a repository that was brought in before, asked for as then.
 func (a *app) replan(ctx context.Context, w banger.Workspace) (*workspace.Plan, error) {
 	a.recoverApplies()
-	return workspace.NewPlan(ctx, workspace.Options{Path: w.SourcePath, Mode: w.Mode})
+	return workspace.NewPlan(ctx, workspace.Again(w))
 }
 
 // recoverApplies takes back what applies that were killed left half-done in a work

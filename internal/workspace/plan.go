@@ -310,11 +310,24 @@ func (p *Plan) Count(ctx context.Context) (files int, bytes int64, err error) {
 	return files, bytes, nil
 }
 
-// Head is the commit that a repository is at now, "" before the first.
-func Head(ctx context.Context, root string) (string, error) {
-	g := git{dir: root}
-	head, err := g.line(ctx, "rev-parse", "--verify", "--quiet", "HEAD")
-	if failed(err) == 1 {
+// Again are the options of a repository that was brought in before.
+func Again(w banger.Workspace) Options {
+	o := Options{Path: w.SourcePath, Mode: w.Mode, Depth: w.Depth, Untracked: w.Untracked, From: w.From}
+	if o.From != "" {
+		o.Branch = w.Branch
+	}
+	return o
+}
+
+// Head is the commit that would be brought in once more: the one the repository is
+// at now, "" before the first, or the one its branch was asked to begin at.
+func Head(ctx context.Context, w banger.Workspace) (string, error) {
+	g, ref := git{dir: w.SourcePath}, "HEAD"
+	if w.From != "" {
+		ref = w.From
+	}
+	head, err := g.line(ctx, "rev-parse", "--verify", "--quiet", "--end-of-options", ref+"^{commit}")
+	if failed(err) == 1 && w.From == "" {
 		return "", nil
 	}
 	return head, err

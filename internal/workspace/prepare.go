@@ -73,9 +73,14 @@ func (d *delivery) same(ctx context.Context) bool {
 }
 
 func (c *Cargo) record(to Target) banger.Workspace {
+	asked, depth := c.plan.Options, 0
+	if asked.Depth > 1 {
+		depth = asked.Depth
+	}
 	return banger.Workspace{
 		GuestPath: to.Path, User: to.User, SourcePath: c.plan.Root, HeadCommit: c.main.head, PreparedAt: time.Now().UTC(),
 		BaseTree: c.main.tree, Mode: c.plan.Mode, Branch: c.main.branch,
+		Untracked: asked.Untracked, Depth: depth, From: asked.From,
 	}
 }
 

@@ -31,7 +31,8 @@ func (s *supervisor) openPorts() error {
 		return err
 	}
 	if err := s.holdPrefix(l); err != nil {
-		return err
+		s.log.Warn("the VM has no address on the host", "error", err)
+		l.Address = netip.Addr{}
 	}
 	c := ports.Config{
 		Address: l.Address, Published: published, Guest: inward{s}, Log: s.log, Count: s.count,
@@ -43,7 +44,8 @@ func (s *supervisor) openPorts() error {
 	return err
 }
 
-// holdPrefix keeps the addresses from other daemons' VMs.
+// holdPrefix keeps the addresses from other daemons' VMs. Without that the VM's own
+// is not its own.
 func (s *supervisor) holdPrefix(l *Ports) error {
 	if l.Prefix == "" {
 		return nil
@@ -68,6 +70,9 @@ func (s *supervisor) closePorts() {
 // come and gone by then, and did not have to share the processor with that.
 const listenersDelay = 250 * time.Millisecond
 
+// listenersPause is how long a guest that could not tell them is left alone.
+const listenersPause = time.Second
+
 // followListeners forwards what listens in the guest until its link is lost.
 func (s *supervisor) followListeners(link *guestlink.Link) {
 	if s.ports == nil {
@@ -79,20 +84,38 @@ func (s *supervisor) followListeners(link *guestlink.Link) {
 	case <-link.Conn().Done():
 		return
 	}
-	err := link.Listeners(context.Background(), func(all []guestwire.Listener) {
-		list := make([]ports.Listener, len(all))
-		for i, l := range all {
-			list[i] = ports.Listener{Address: l.Address, PID: int(l.PID), Process: l.Process}
+	for link.Conn().Err() == nil {
+		err := link.Listeners(context.Background(), s.updatePorts)
+		if link.Conn().Err() != nil {
+			return
 		}
-		s.ports.Update(list)
-	})
-	if link.Conn().Err() == nil {
 		s.log.Warn("the guest's listeners are not known", "error", err)
-		s.mu.Lock()
-		s.unlisted = err
-		s.mu.Unlock()
+		s.setUnlisted(err)
+		if banger.CodeOf(err) == banger.UnknownMethod {
+			<-link.Conn().Done()
+			return
+		}
+		select {
+		case <-time.After(listenersPause):
+		case <-link.Conn().Done():
+		}
 	}
-	<-link.Conn().Done()
+}
+
+// updatePorts takes up what the guest says listens in it.
+func (s *supervisor) updatePorts(all []guestwire.Listener) {
+	list := make([]ports.Listener, len(all))
+	for i, l := range all {
+		list[i] = ports.Listener{Address: l.Address, PID: int(l.PID), Process: l.Process}
+	}
+	s.ports.Update(list)
+	s.setUnlisted(nil)
+}
+
+func (s *supervisor) setUnlisted(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unlisted = err
 }
 
 // inward is how ports reach the guest.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -167,4 +168,41 @@ func TestAgentThatTellsNoListenersLeavesTheRest(t *testing.T) {
 	if out, _, err := run(t, r.Conn(), "hello"); err != nil || out != "hello" {
 		t.Errorf("a command says %q, %v", out, err)
 	}
+}
+
+func TestListenersAreAskedForAgainAfterAFailure(t *testing.T) {
+	var asked atomic.Int32
+	well := listening("127.0.0.1:8000", nil)
+	r := newRig(t, &scripted{agent: func(s *guestwire.Stream) {
+		if s.Kind == guestwire.KindListeners && asked.Add(1) == 1 {
+			s.Fail("internal", "too many open files")
+			return
+		}
+		well(s)
+	}}, withPorts())
+	r.await(t, r.is(Running))
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		list, err := r.Ports(t.Context())
+		if err == nil && len(list) == 1 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the ports stayed %+v, %v", list, err)
+		}
+	}
+}
+
+func TestVMWithoutItsPrefixRunsWithoutAnAddress(t *testing.T) {
+	l := withPorts()
+	prefix, _ := loopback.Parse(l.Ports.Prefix)
+	held, err := loopback.Usual.Hold(l.Ports.Owner, prefix, l.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	r := newRig(t, &scripted{agent: listening("127.0.0.1:8000", nil)}, l)
+	if s := r.await(t, r.is(Running)); s.Address != "" {
+		t.Errorf("its address is %s", s.Address)
+	}
+	awaitPorts(t, r.Client, func(list []banger.Port) bool { return len(list) == 1 && list[0].URL == "" && list[0].Reason != "" })
 }

@@ -74,7 +74,11 @@ func (f File) Uninstall() error {
 	case fence == nil:
 		return nil
 	case len(before)+len(after) == 0 && bytes.Contains(fence, []byte(fenceAlone)):
-		return os.Remove(f.Path)
+		path, err := followed(f.Path)
+		if err != nil {
+			return err
+		}
+		return os.Remove(path)
 	}
 	return f.replace(before, after)
 }
@@ -93,12 +97,31 @@ func cut(text []byte) (before, fence, after []byte) {
 	return text[:begin], text[begin:end], text[end:]
 }
 
+// mostLinks is how many links in a row the kernel follows.
+const mostLinks = 40
+
+// followed is the file that a path leads to, which need not be there.
+func followed(path string) (string, error) {
+	for range mostLinks {
+		to, err := os.Readlink(path)
+		if err != nil { // it is no link
+			return path, nil
+		}
+		if !filepath.IsAbs(to) {
+			to = filepath.Join(filepath.Dir(path), to)
+		}
+		path = to
+	}
+	return "", fmt.Errorf("cannot write %s: it is a link to itself", path)
+}
+
 // replace writes the file over in one step. A link stays one, and the file it
 // leads to keeps its mode.
 func (f File) replace(parts ...[]byte) error {
-	path, mode := f.Path, fs.FileMode(0o600)
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		path = real
+	mode := fs.FileMode(0o600)
+	path, err := followed(f.Path)
+	if err != nil {
+		return err
 	}
 	if info, err := os.Stat(path); err == nil {
 		mode = info.Mode().Perm()
@@ -109,7 +132,7 @@ func (f File) replace(parts ...[]byte) error {
 	}
 	tmp, err := os.CreateTemp(filepath.Dir(path), ".config-banger-*")
 	if err != nil {
-		return err
+		return fmt.Errorf("cannot write %s: %w", path, err)
 	}
 	defer os.Remove(tmp.Name())
 	_, err = tmp.Write(text)

@@ -168,3 +168,35 @@ func TestNameCannotBecomeACommand(t *testing.T) {
 		t.Errorf("the block does not exclude it by %s", pattern)
 	}
 }
+
+// The files of home are in a repository that is not there yet.
+func TestLinkThatLeadsNowhereIsFollowed(t *testing.T) {
+	f := newFile(t, "")
+	must(t, os.MkdirAll(filepath.Dir(f.Path), 0o700))
+	real := filepath.Join(filepath.Dir(f.Path), "real")
+	must(t, os.Symlink("also", f.Path))
+	must(t, os.Symlink(real, filepath.Join(filepath.Dir(f.Path), "also")))
+	must(t, f.Install())
+	if to, err := os.Readlink(f.Path); err != nil || to != "also" {
+		t.Errorf("the link leads to %q, %v", to, err)
+	}
+	if got := read(t, real); !strings.Contains(got, f.line()) {
+		t.Errorf("there is %q", got)
+	}
+	must(t, f.Uninstall())
+	if to, err := os.Readlink(f.Path); err != nil || to != "also" {
+		t.Errorf("after the end the link leads to %q, %v", to, err)
+	}
+}
+
+func TestLinkThatCannotBeFollowedIsRefused(t *testing.T) {
+	f := newFile(t, "")
+	must(t, os.MkdirAll(filepath.Dir(f.Path), 0o700))
+	must(t, os.Symlink("gone/config", f.Path))
+	if err := f.Install(); err == nil || !strings.Contains(err.Error(), "gone/config") {
+		t.Errorf("got %v", err)
+	}
+	if to, err := os.Readlink(f.Path); err != nil || to != "gone/config" {
+		t.Errorf("the link leads to %q, %v", to, err)
+	}
+}

@@ -11,6 +11,9 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"banger"
 )
@@ -53,6 +56,9 @@ const (
 	maxDoors = 512
 )
 
+// retryInterval is when a port of the host that was taken is tried again.
+const retryInterval = time.Second
+
 var errTooMany = errors.New("the guest has more ports than are forwarded")
 
 // Ports forwards the ports of one VM. Close it.
@@ -67,6 +73,7 @@ type Ports struct {
 	forwards  map[uint16]*door // at Address, by port
 	published []*door
 	conns     map[*passage]bool
+	retrying  bool // retry is under way
 	closed    bool
 }
 
@@ -114,7 +121,7 @@ func (p *Ports) reconcile() {
 	if p.closed || !p.config.Address.IsValid() {
 		return
 	}
-	wanted := map[uint16]bool{}
+	opened, wanted := 0, map[uint16]bool{}
 	for _, l := range p.listeners {
 		wanted[l.Address.Port()] = true
 	}
@@ -122,6 +129,8 @@ func (p *Ports) reconcile() {
 		if !wanted[port] {
 			d.close()
 			delete(p.forwards, port)
+		} else if d.listener != nil {
+			opened++
 		}
 	}
 	for port := range wanted {
@@ -130,10 +139,46 @@ func (p *Ports) reconcile() {
 		}
 		d := &door{host: netip.AddrPortFrom(p.config.Address, port), guest: port}
 		d.failure = errTooMany
-		if len(p.forwards) < maxDoors {
+		if opened < maxDoors {
 			d.failure = p.open(d)
 		}
+		if d.failure == nil {
+			opened++
+		}
 		p.forwards[port] = d
+	}
+	if !p.retrying && p.mayPass() {
+		p.retrying = true
+		p.work.Go(p.retry)
+	}
+}
+
+// mayPass says whether there is a port that might be had later, without anything
+// having changed in the guest.
+func (p *Ports) mayPass() bool {
+	for _, d := range p.forwards {
+		if d.failure != nil && d.failure != errTooMany && !errors.Is(d.failure, unix.EACCES) {
+			return true
+		}
+	}
+	return false
+}
+
+// retry tries again until there is no such port.
+func (p *Ports) retry() {
+	tick := time.NewTicker(retryInterval)
+	defer tick.Stop()
+	for more := true; more; {
+		select {
+		case <-tick.C:
+		case <-p.ctx.Done():
+			return
+		}
+		p.mu.Lock()
+		p.reconcile()
+		p.retrying = p.mayPass()
+		more = p.retrying
+		p.mu.Unlock()
 	}
 }
 

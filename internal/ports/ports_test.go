@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -372,4 +373,45 @@ func TestWhatIsNotForwardedSaysWhatWouldDoIt(t *testing.T) {
 	if banger.CodeOf(err) != banger.Unauthorized || !slices.Contains(banger.HintsOf(err), "choose another, for example -p 8080:80") {
 		t.Errorf("got %v with %q", err, banger.HintsOf(err))
 	}
+}
+
+func TestPortThatWasTakenIsTriedAgainByItself(t *testing.T) {
+	g := &guest{at: anAddress()}
+	p := open(t, g)
+	s := serve(t, g.at)
+	at := netip.AddrPortFrom(p.config.Address, s.port)
+	taken, err := net.Listen("tcp", at.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Update([]Listener{{Address: netip.AddrPortFrom(g.at, s.port)}})
+	_ = taken.Close()
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		conn, err := net.Dial("tcp", at.String())
+		if err == nil {
+			_ = conn.Close()
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Ports below 1024 of the host are nobody's: all of them fail, and take no room.
+func TestPortsThatCannotBeHadTakeNoRoom(t *testing.T) {
+	p := open(t, &guest{at: anAddress()})
+	p.mu.Lock()
+	for port := range uint16(maxDoors) {
+		p.forwards[port+1] = &door{guest: port + 1, failure: unix.EACCES}
+		p.listeners = append(p.listeners, Listener{Address: netip.AddrPortFrom(p.config.GuestIP, port+1)})
+	}
+	p.mu.Unlock()
+	at := netip.AddrPortFrom(p.config.Address, 18080)
+	p.Update(append(p.listeners, Listener{Address: netip.AddrPortFrom(p.config.GuestIP, at.Port())}))
+	conn, err := net.Dial("tcp", at.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.Close()
 }

@@ -14,6 +14,7 @@ import (
 	"banger/internal/guestbin"
 	"banger/internal/image"
 	"banger/internal/kernel"
+	"banger/internal/loopback"
 	"banger/internal/oci"
 	"banger/internal/service"
 	"banger/internal/shim"
@@ -57,7 +58,7 @@ func (d *daemon) compose(ctx context.Context, log io.Writer, vms func(*daemon) v
 		vms = func(d *daemon) vm.Service { return d.machines(rows, shims) }
 	}
 	d.templates = &templates{Pool: template.Pool{Cache: template.Cache{Dir: d.dirs.Templates()}}, exe: "/proc/self/exe", log: d.log}
-	d.loopback = &prefixes{stateDir: d.dirs.State}
+	d.loopback = &prefixes{stateDir: d.dirs.State, space: loopback.Usual}
 	d.sweep()
 	d.vms = vms(d)
 	if err := d.vms.Reconcile(ctx); err != nil {

@@ -12,42 +12,64 @@ import (
 // prefixes holds the loopback prefix of this daemon's VMs.
 type prefixes struct {
 	stateDir string
+	space    loopback.Space
 
 	mu        sync.Mutex
 	preferred string // what prefix was claimed for
 	prefix    loopback.Prefix
 	owner     loopback.Owner
 	held      *os.File
+
+	tried   string // what was preferred at the last try
+	failure error  // of that
+	retryAt time.Time
 }
 
-// claimTime bounds the wait for other daemons that look for theirs.
-const claimTime = 5 * time.Second
+const (
+	// claimTime bounds the wait for other daemons that look for theirs, which takes
+	// them a moment. Starts wait for it.
+	claimTime = 200 * time.Millisecond
+	// claimPause is how long a claim that failed is not tried again.
+	claimPause = 30 * time.Second
+)
 
 // Prefix implements vm.Loopback. What was claimed is kept until something else is
-// preferred.
+// preferred, and to be had.
 func (p *prefixes) Prefix(ctx context.Context, preferred string) (loopback.Prefix, loopback.Owner, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.held != nil && p.preferred == preferred {
 		return p.prefix, p.owner, nil
 	}
+	if p.tried != preferred || !time.Now().Before(p.retryAt) {
+		p.tried, p.failure = preferred, p.claim(ctx, preferred)
+		p.retryAt = time.Now().Add(claimPause)
+	}
+	if p.held == nil {
+		return loopback.Prefix{}, "", p.failure
+	}
+	return p.prefix, p.owner, nil
+}
+
+// claim exchanges what is held for what is preferred. Where that fails it is kept.
+func (p *prefixes) claim(ctx context.Context, preferred string) error {
 	want, err := loopback.Parse(preferred)
 	if err != nil {
-		return loopback.Prefix{}, "", err
+		return err
 	}
 	owner, err := loopback.OwnerOf(p.stateDir)
 	if err != nil {
-		return loopback.Prefix{}, "", err
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, claimTime)
 	defer cancel()
-	p.drop() // or what we hold ourselves would be in our way
-	prefix, held, err := loopback.Usual.Claim(ctx, owner, want)
+	prefix, held, err := p.space.Claim(ctx, owner, want)
 	if err != nil {
-		return loopback.Prefix{}, "", err
+		return err
 	}
+	p.drop()
 	p.preferred, p.prefix, p.owner, p.held = preferred, prefix, owner, held
-	return prefix, owner, nil
+	return nil
 }
 
 func (p *prefixes) drop() {

@@ -112,8 +112,8 @@ func TestFilesOfTheOwnersHomeAreInEveryNewVM(t *testing.T) {
 // standInMise says what it was asked to do; the real one needs a network.
 const standInMise = `#!/bin/sh
 case $1 in
-trust) echo "trusted in $PWD" >>/root/mise-log;;
-install) echo "installed in $PWD" | tee -a /root/mise-log;;
+trust) echo "trusted in $PWD" >>"$HOME/mise-log";;
+install) echo "installed in $PWD" | tee -a "$HOME/mise-log";;
 exec) shift 2; MISE=yes exec "$@";;
 esac
 `
@@ -137,6 +137,17 @@ func TestToolsOfARepositoryAreInstalledByMise(t *testing.T) {
 	}
 	if got := w.must(t, "exec", "tools", "--", "sh", "-c", "echo $MISE; sort -u /root/mise-log"); got != "yes\ninstalled in /root/repo\ntrusted in /root/repo" {
 		t.Errorf("mise was asked for %q", got)
+	}
+
+	// For another user, in the background of a shell, which has nothing to do here.
+	if r := w.Banger("run", "--cold", "--memory", "512", "--allow", "example.com", "--name", "tools-dev", "--user", "dev", dir); r.Status != 0 {
+		t.Fatalf("status %d, %s", r.Status, r.Stderr)
+	}
+	eventually(t, "the tools are installed", func() bool {
+		return w.Banger("vm", "logs", "--source", "bootstrap", "tools-dev").Stdout == "installed in /home/dev/repo\n"
+	})
+	if got := w.must(t, "exec", "tools-dev", "--", "sh", "-c", "echo $MISE; sort -u ~/mise-log"); got != "yes\ninstalled in /home/dev/repo\ntrusted in /home/dev/repo" {
+		t.Errorf("that user's mise was asked for %q", got)
 	}
 }
 

@@ -25,6 +25,9 @@ type Git interface {
 	// Names gives what git would call the contents of the files at some paths,
 	// in their order.
 	Names(paths []string) ([]string, error)
+
+	// Modes says whether the permissions of a file here say that it is executable.
+	Modes() bool
 }
 
 // Applied is what an apply did.
@@ -62,6 +65,7 @@ func (ap *applier) apply(root, journals string, changes []Change, git Git) (done
 	if err := t.lock(); err != nil {
 		return done, err
 	}
+	t.modeless = !git.Modes()
 	todo, err := t.compare(changes, git)
 	if err != nil || len(todo) == 0 {
 		done.Already = len(changes)
@@ -161,7 +165,10 @@ func (a *applying) stageOne(to string, c Change, git Git) error {
 	}
 	err = git.Copy(f, c.New.ID, c.Path)
 	if was := a.permissions(c.Path); was != 0 {
-		err = errors.Join(err, f.Chmod(keep(was, c.New.Mode)))
+		if !a.modeless {
+			was = keep(was, c.New.Mode)
+		}
+		err = errors.Join(err, f.Chmod(was))
 	}
 	return errors.Join(err, f.Close())
 }
@@ -205,9 +212,10 @@ func (l *limited) Write(p []byte) (int, error) {
 // commit puts all in place. What goes makes room first; each path has its old
 // content or its new one at any moment, and what was is in old.
 func (a *applying) commit() error {
+	needed := makeRoom(a.journal.changes).dirs
 	for _, c := range a.journal.changes {
 		if c.New.Mode == Absent {
-			if err := a.takeAway(c); err != nil {
+			if err := a.takeAway(c, needed); err != nil {
 				return banger.Errorf(banger.CodeOf(err), "cannot remove %s: %w", quote(c.Path), err)
 			}
 		}
@@ -222,7 +230,9 @@ func (a *applying) commit() error {
 	return nil
 }
 
-func (a *applying) takeAway(c Change) error {
+// takeAway puts a file aside. Directories that are needed again stay, with the
+// permissions they have.
+func (a *applying) takeAway(c Change, needed map[string]bool) error {
 	if err := a.makeParent(a.old(c.Path)); err != nil {
 		return err
 	}
@@ -230,7 +240,7 @@ func (a *applying) takeAway(c Change) error {
 	if err := a.move(c.Path, a.old(c.Path), true); err != nil {
 		return err
 	}
-	a.prune(c.Path)
+	a.prune(c.Path, needed)
 	return a.unchanged(c)
 }
 

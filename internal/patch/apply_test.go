@@ -248,6 +248,8 @@ func (g crlf) Copy(w io.Writer, id, path string) error {
 	return err
 }
 
+func (g crlf) Modes() bool { return true }
+
 func (g crlf) Names(paths []string) (names []string, err error) {
 	for _, p := range paths {
 		content, err := os.ReadFile(filepath.Join(g.rig.root, p))
@@ -292,4 +294,31 @@ func TestRecoverGoesByTheJournalAsItIsWhenTheTreeIsLocked(t *testing.T) {
 	a.close() // as if it were killed here
 	must(t, early.recover(func(string) {}))
 	r.holds(before)
+}
+
+func TestApplyKeepsTheDirectoryOfAFileThatIsRenamed(t *testing.T) {
+	was, now := files{"private/a": "1"}, files{"private/b": "2"}
+	r := newRig(t, was)
+	must(t, os.Chmod(r.root+"/private", 0o700))
+	kept := func() {
+		t.Helper()
+		if info, err := os.Stat(r.root + "/private"); err != nil || info.Mode().Perm() != 0o700 {
+			t.Errorf("the directory is %v, %v", info.Mode(), err)
+		}
+	}
+	steps := 0
+	ap := &applier{step: func() {
+		if steps++; steps == 2 { // in place of the new one: all is taken back
+			must(t, os.WriteFile(r.root+"/private/b", []byte("mine"), 0o644))
+		}
+	}}
+	if _, err := ap.apply(r.root, r.journals, r.contents.between(was, now), r.contents); err == nil {
+		t.Error("it was written over another's file")
+	}
+	kept()
+	must(t, os.RemoveAll(r.root+"/private/b"))
+	if _, err := r.apply(r.contents.between(was, now)); err != nil {
+		t.Fatal(err)
+	}
+	kept()
 }

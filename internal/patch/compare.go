@@ -26,22 +26,24 @@ func (t *tree) compare(changes []Change, git Git) (todo []Change, err error) {
 		switch {
 		case err != nil:
 			return nil, banger.Errorf(banger.Internal, "cannot read %s: %w", quote(path.Join(t.path, c.Path)), err)
-		case have == c.Old:
+		case t.same(have, c.New):
+		case t.same(have, c.Old):
+			c.Old = have
 			todo = append(todo, c)
-		case have != c.New:
+		default:
 			odd, found = append(odd, c), append(found, Change{Path: c.Path, Old: have, New: c.New})
 		}
 	}
 	if len(odd) == 0 {
 		return todo, nil
 	}
-	more, err := compareConverted(odd, found, git)
+	more, err := t.compareConverted(odd, found, git)
 	return append(todo, more...), err
 }
 
 // compareConverted looks once more at files whose bytes are neither the one nor
 // the other, by the names that git gives them.
-func compareConverted(changes, found []Change, git Git) (todo []Change, err error) {
+func (t *tree) compareConverted(changes, found []Change, git Git) (todo []Change, err error) {
 	var paths []string
 	for _, f := range found {
 		if f.Old.ID != "" && f.Old.Mode != Symlink {
@@ -58,10 +60,10 @@ func compareConverted(changes, found []Change, git Git) (todo []Change, err erro
 	}
 	var differ []string
 	for i, c := range changes {
-		switch (File{found[i].Old.Mode, name[c.Path]}) {
-		case c.Old:
+		switch have := (File{found[i].Old.Mode, name[c.Path]}); {
+		case t.same(have, c.New):
+		case t.same(have, c.Old):
 			todo = append(todo, found[i])
-		case c.New:
 		default:
 			differ = append(differ, c.Path)
 		}
@@ -87,11 +89,22 @@ func makeRoom(changes []Change) room {
 			continue
 		}
 		r.made[c.Path] = true
-		for dir := path.Dir(c.Path); dir != "." && !r.dirs[dir]; dir = path.Dir(dir) {
-			r.dirs[dir] = true
-		}
+		above(c.Path, r.dirs)
 	}
 	return r
+}
+
+// above adds the directories above a path.
+func above(p string, dirs map[string]bool) {
+	for dir := path.Dir(p); dir != "." && !dirs[dir]; dir = path.Dir(dir) {
+		dirs[dir] = true
+	}
+}
+
+// same says whether a file that is there is one of a change.
+func (t *tree) same(have, want File) bool {
+	regular := func(f File) bool { return f.Mode == Plain || f.Mode == Executable }
+	return have == want || t.modeless && have.ID == want.ID && regular(have) && regular(want)
 }
 
 // have is what a change will find when those that make room for it are done.

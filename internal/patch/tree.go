@@ -16,6 +16,8 @@ import (
 type tree struct {
 	root *os.File
 	path string
+
+	modeless bool // permissions say nothing of who may execute a file
 }
 
 func openTree(dir string) (*tree, error) {
@@ -23,7 +25,7 @@ func openTree(dir string) (*tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &tree{f, dir}, nil
+	return &tree{root: f, path: dir}, nil
 }
 
 func (t *tree) close() { t.root.Close() }
@@ -132,9 +134,9 @@ func (t *tree) remove(p string) error {
 }
 
 // prune removes the directories above a path, the innermost first, as long as
-// they are empty.
-func (t *tree) prune(p string) {
-	for dir := path.Dir(p); dir != "."; dir = path.Dir(dir) {
+// they are empty and not among those to keep.
+func (t *tree) prune(p string, keep map[string]bool) {
+	for dir := path.Dir(p); dir != "." && !keep[dir]; dir = path.Dir(dir) {
 		if t.in(dir, func(at int, name string) error { return unix.Unlinkat(at, name, unix.AT_REMOVEDIR) }) != nil {
 			return
 		}

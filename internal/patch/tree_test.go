@@ -46,6 +46,8 @@ func (c contents) Copy(w io.Writer, id, _ string) error {
 }
 
 // Names converts nothing.
+func (c contents) Modes() bool { return true }
+
 func (c contents) Names(paths []string) ([]string, error) { return make([]string, len(paths)), nil }
 
 // between is what leads from one tree to another.

@@ -14,8 +14,14 @@ import (
 // else's work is there. It can be repeated.
 func (a *applying) undo() error {
 	var left []string
+	had := map[string]bool{} // directories that were there before
 	for _, c := range a.journal.changes {
-		if c.Old.Mode == Absent && !a.undoNew(c) {
+		if c.Old.Mode != Absent {
+			above(c.Path, had)
+		}
+	}
+	for _, c := range a.journal.changes {
+		if c.Old.Mode == Absent && !a.undoNew(c, had) {
 			left = append(left, c.Path)
 		}
 	}
@@ -33,7 +39,7 @@ func (a *applying) undo() error {
 }
 
 // undoNew removes what was not there before.
-func (a *applying) undoNew(c Change) bool {
+func (a *applying) undoNew(c Change, had map[string]bool) bool {
 	have, err := a.look(c.Path, c.New.ID)
 	var in *blocked
 	switch {
@@ -44,7 +50,7 @@ func (a *applying) undoNew(c Change) bool {
 	case have == c.New:
 		err = a.remove(c.Path)
 	}
-	a.prune(c.Path) // also directories that were made for it and nothing more
+	a.prune(c.Path, had) // also directories that were made for it and nothing more
 	return err == nil && (have == c.New || have.Mode == Absent || have.Mode == directory)
 }
 

@@ -21,6 +21,7 @@ type checkout struct {
 	git       git             // in the work tree; knows the objects of a quarantine too
 	converted map[string]bool // paths of files that are not as git stores them
 	raw       *catFile
+	modes     bool
 }
 
 func newCheckout(ctx context.Context, root string, q *quarantine, changes []patch.Change) (*checkout, error) {
@@ -30,6 +31,7 @@ func newCheckout(ctx context.Context, root string, q *quarantine, changes []patc
 	}
 	c := &checkout{ctx: ctx, git: repo.git.with("GIT_ALTERNATE_OBJECT_DIRECTORIES=" + quoted(filepath.Join(q.dir, "objects")))}
 	c.git.dir = root
+	c.modes = repo.config.all["core.filemode"] != "false"
 	return c, c.findConverted(repo.config, changes)
 }
 
@@ -87,6 +89,9 @@ func (c *checkout) Names(paths []string) ([]string, error) {
 	}
 	return names, err
 }
+
+// Modes gives core.fileMode.
+func (c *checkout) Modes() bool { return c.modes }
 
 func (c *checkout) close() {
 	if c.raw != nil {

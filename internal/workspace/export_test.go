@@ -329,3 +329,17 @@ func TestExportSaysWhatIsMissing(t *testing.T) {
 		}
 	}
 }
+
+// Where git is told not to go by permissions, every file may be executable.
+func TestApplyWherePermissionsDoNotCount(t *testing.T) {
+	r := furnished(t)
+	r.onHost("git config core.fileMode false; chmod 755 README; chmod 644 run")
+	r.mustDeliver(Options{})
+	r.there("echo more >>README; echo more >>run; echo new >new")
+	if done := r.apply(r.work("")); done.Written != 3 {
+		t.Errorf("%+v", done)
+	}
+	if out := r.onHost("tail -qn 1 README run new; stat -c %a README run"); out != "more\nmore\nnew\n755\n644\n" {
+		t.Errorf("the host has\n%s", out)
+	}
+}

@@ -30,6 +30,7 @@ func (l *launch) bringIn(ctx context.Context, p *progress, g *guestCommand) erro
 	p.say("bring the repository in")
 	l.trace.mark("wait")
 	vm, err := l.bring.deliver(ctx, l.client, l.vm, l.shim)
+	l.bring.end() // the command may take long
 	if err != nil {
 		return l.undelivered(err)
 	}

@@ -36,6 +36,7 @@ func (b *bringing) begin(ctx context.Context, whole bool) {
 	}()
 }
 
+// end removes what begin made. It can be repeated.
 func (b *bringing) end() {
 	if b.loaded == nil {
 		return // it was never begun

@@ -39,10 +39,10 @@ func main() {
 `
 
 // staticProgram builds a program that needs nothing around it.
-func staticProgram(t *testing.T) []byte {
+func staticProgram(t *testing.T, source string) []byte {
 	t.Helper()
 	dir := t.TempDir()
-	for file, text := range map[string]string{"main.go": hello, "go.mod": "module hello\n\ngo 1.26\n"} {
+	for file, text := range map[string]string{"main.go": source, "go.mod": "module hello\n\ngo 1.26\n"} {
 		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -105,7 +105,7 @@ func serveImage(t *testing.T, program []byte) (ref string) {
 // An image with nothing in it but one program: no shell, no libc, no /etc.
 func TestAnImageOfOneProgramRunsAndWhatBecameOfItIsAnImage(t *testing.T) {
 	w := borrowedWorld(t, "tiny")
-	ref := serveImage(t, staticProgram(t))
+	ref := serveImage(t, staticProgram(t, hello))
 	want := func(r world.Result, stdout string) {
 		t.Helper()
 		if r.Status != 0 || r.Stdout != stdout {

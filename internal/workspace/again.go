@@ -151,7 +151,8 @@ func (r *renewal) inBase(ctx context.Context, stdin string, argv ...string) (str
 }
 
 func (r *renewal) inIndex(ctx context.Context, index, stdin string, argv ...string) (string, error) {
-	var out, complaint strings.Builder
+	var out answer
+	var complaint complaint
 	c := Command{Argv: argv, Dir: r.work, Stdout: &out, Stderr: &complaint, Env: []string{
 		"GIT_DIR=" + r.gitDir, "GIT_WORK_TREE=" + r.work, "GIT_INDEX_FILE=" + path.Join(r.gitDir, index), "GIT_OPTIONAL_LOCKS=0",
 	}}
@@ -159,6 +160,7 @@ func (r *renewal) inIndex(ctx context.Context, index, stdin string, argv ...stri
 		c.Stdin = strings.NewReader(stdin)
 	}
 	status, err := r.to.Guest.Run(ctx, c)
+	err = out.check(err)
 	if err == nil && status != 0 {
 		err = banger.Errorf(banger.Internal, "cannot look at %s in the guest: %s ended with status %d: %s",
 			r.work, argv[0], status, strings.TrimSpace(complaint.String()))

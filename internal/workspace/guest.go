@@ -3,6 +3,9 @@ package workspace
 import (
 	"context"
 	"io"
+	"strings"
+
+	"banger"
 )
 
 // Guest is what is asked of a guest. Everything it answers is a guest's word:
@@ -39,4 +42,31 @@ type Command struct {
 	Stdin          io.Reader // nil is none
 	Stdout, Stderr io.Writer // nil is dropped
 	Root           bool      // as root, whosever the repository is
+}
+
+// largestAnswer is how much of what a command prints is kept.
+const largestAnswer = 64 << 20
+
+// answer is what a command prints, as far as it is kept.
+type answer struct {
+	kept strings.Builder
+	over error
+}
+
+func (a *answer) Write(p []byte) (int, error) {
+	if a.kept.Len()+len(p) > largestAnswer {
+		a.over = banger.Errorf(banger.Conflict, "cannot read the guest's answer: it has more than 64 MiB")
+		return 0, a.over
+	}
+	return a.kept.Write(p)
+}
+
+func (a *answer) String() string { return a.kept.String() }
+
+// check makes a failure of an answer that was not kept whole.
+func (a *answer) check(err error) error {
+	if a.over != nil {
+		return a.over
+	}
+	return err
 }

@@ -291,3 +291,25 @@ for at in lib lib2; do git config -f .gitmodules submodule.$at.path $at; git con
 		t.Errorf("the guest got\n%s", out)
 	}
 }
+
+// flood is a guest that never ends its answer.
+type flood struct{ standIn }
+
+func (f flood) Run(_ context.Context, c Command) (int, error) {
+	for range 65 {
+		if _, err := c.Stdout.Write(make([]byte, 1<<20)); err != nil {
+			return 0, err
+		}
+		_, _ = c.Stderr.Write(make([]byte, 1<<20))
+	}
+	return 0, nil
+}
+
+func TestAGuestsAnswerIsNotReadForEver(t *testing.T) {
+	r := furnished(t)
+	r.mustDeliver(Options{})
+	_, err := r.deliver(Options{}, func(to *Target) { to.Guest = flood{standIn{r.home}} })
+	if banger.CodeOf(err) != banger.Conflict || !strings.Contains(err.Error(), "more than 64 MiB") {
+		t.Errorf("%v", err)
+	}
+}

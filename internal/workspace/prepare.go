@@ -147,9 +147,11 @@ func (d *delivery) ask(ctx context.Context, dir string, in io.Reader, argv ...st
 }
 
 func (d *delivery) answer(ctx context.Context, c Command) (string, error) {
-	var out, complaint strings.Builder
+	var out answer
+	var complaint complaint
 	c.Stdout, c.Stderr = &out, &complaint
 	status, err := d.to.Guest.Run(ctx, c)
+	err = out.check(err)
 	if err == nil && status != 0 {
 		err = banger.Errorf(banger.Internal, "cannot prepare %s: %s in the guest ended with status %d: %s",
 			d.to.Path, c.Argv[0], status, strings.TrimSpace(complaint.String()))

@@ -133,15 +133,26 @@ func (c *connection) listenUnix(payload []byte) error {
 	return nil
 }
 
+// mostJoined is how many connections a guest has the client answer at one listener;
+// more wait in the guest.
+const mostJoined = 128
+
 // serve joins what connects in the guest to the client, until one of them ends it.
 func (c *connection) serve(l *guestlink.Listener, kind string, extra []byte) {
 	defer l.Close()
+	room := make(chan struct{}, mostJoined)
 	for {
+		select {
+		case room <- struct{}{}:
+		case <-c.ctx.Done():
+			return
+		}
 		pipe, err := l.Accept(c.ctx)
 		if err != nil {
 			return
 		}
 		go func() {
+			defer func() { <-room }()
 			ch, requests, err := c.conn.OpenChannel(kind, extra)
 			if err != nil {
 				_ = pipe.Close()

@@ -254,6 +254,41 @@ func TestConnectionsInTheGuestComeOut(t *testing.T) {
 	}
 }
 
+// TestGuestOpensOnlySoManyConnectionsAtOnce: the client takes its time, and what is
+// too much waits in the guest.
+func TestGuestOpensOnlySoManyConnectionsAtOnce(t *testing.T) {
+	r := newRig(t)
+	c := r.connect()
+	coming := c.HandleChannelOpen("forwarded-streamlocal@openssh.com")
+	at := filepath.Join(r.home, "back")
+	if ok, _, err := c.SendRequest("streamlocal-forward@openssh.com", true, ssh.Marshal(struct{ Path string }{at})); !ok || err != nil {
+		t.Fatalf("%v, %v", ok, err)
+	}
+	for range mostJoined + 1 {
+		conn, err := net.Dial("unix", at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+	}
+	var first ssh.NewChannel
+	for range mostJoined {
+		first = <-coming
+	}
+	if err := r.session(c).Run("true"); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-coming:
+		t.Error("there is one too many")
+	default:
+	}
+	if err := first.Reject(ssh.Prohibited, "enough"); err != nil {
+		t.Fatal(err)
+	}
+	<-coming
+}
+
 func TestKeyAgentIsForwardedOnlyWhereAllowed(t *testing.T) {
 	r := newRig(t)
 	ask := func() (out []byte, offered error) {

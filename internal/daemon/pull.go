@@ -166,7 +166,8 @@ func (d *daemon) kernelOf(ctx context.Context, image string, ask api.ImageKernel
 		return "", files, nil
 	}
 	stage("import the kernel")
-	k, err := d.kernels.Import(ctx, kernel.ImportRequest{Name: image, Vmlinuz: ask.Kernel, Modules: ask.Modules})
+	// Fresh: a kernel of the image's name may be the one that all others boot.
+	k, err := d.kernels.Import(ctx, kernel.ImportRequest{Name: image, Vmlinuz: ask.Kernel, Modules: ask.Modules, Fresh: true})
 	return k.Digest, files, err
 }
 

@@ -28,6 +28,8 @@ type ImportRequest struct {
 	Distro  string // for people, as in "debian"
 	Arch    string // default amd64
 	Source  string // for people; default the path
+	// Fresh refuses a name that stands for another kernel.
+	Fresh bool
 }
 
 // Import copies a kernel into the store and points Name at it, in place of
@@ -63,6 +65,10 @@ func (s *Store) importLocked(ctx context.Context, req ImportRequest) (banger.Ker
 		return banger.Kernel{}, err
 	}
 	defer unlock()
+	if old, err := s.resolve(req.Name); req.Fresh && err == nil && old != k.Digest {
+		return banger.Kernel{}, banger.Errorf(banger.AlreadyExists, "cannot import the kernel %s: there is another kernel of that name", req.Name).
+			Hint("banger kernel delete %s", req.Name)
+	}
 	if err := s.replaceDamaged(ctx, k.Digest); err != nil {
 		return banger.Kernel{}, err
 	}

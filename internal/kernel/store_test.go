@@ -291,3 +291,25 @@ func content(t *testing.T, r cpio.Record) string {
 	}
 	return string(b)
 }
+
+func TestFreshImportLeavesANameToWhatItStandsFor(t *testing.T) {
+	s, dir := testStore(t), testKernelDir(t)
+	k := mustImport(t, s, "mine", dir)
+	if again, err := s.Import(context.Background(), ImportRequest{Name: "mine", Dir: dir, Fresh: true}); err != nil || again.Digest != k.Digest {
+		t.Errorf("the same: %v", err)
+	}
+	extra := filepath.Join(dir, "lib/modules", testRelease, "kernel", "extra.ko")
+	if err := os.WriteFile(extra, testModule(t), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.Import(context.Background(), ImportRequest{Name: "mine", Dir: dir, Fresh: true})
+	if banger.CodeOf(err) != banger.AlreadyExists || len(banger.HintsOf(err)) == 0 {
+		t.Errorf("another: %v", err)
+	}
+	if got, err := s.Get("mine"); err != nil || got.Digest != k.Digest {
+		t.Errorf("the name stands for %s, %v", got.Digest, err)
+	}
+	if all, err := s.List(); err != nil || len(all) != 1 {
+		t.Errorf("there are %d, %v", len(all), err)
+	}
+}

@@ -53,6 +53,8 @@ type Taking struct {
 	Base   string // the tree that was brought in
 	Head   string // the commit that was brought in, "" where there was none
 	Commit string // compare with this one instead, or ""
+
+	objects bool // what changed is to come as objects, not as files
 }
 
 // TakeOut fetches what a guest did: the objects that make the difference between
@@ -68,14 +70,34 @@ func TakeOut(ctx context.Context, g Runner, scratch string, t Taking) (_ *Work, 
 			w.Close()
 		}
 	}()
-	if err := w.fetch(ctx, g, t); err != nil {
+	t.objects = t.Commit != "" // more than the files that changed since may differ from it
+	if err = w.takeOut(ctx, g, t); errors.Is(err, errOtherFiles) {
+		t.objects = true
+		err = w.takeOut(ctx, g, t)
+	}
+	if err != nil {
 		return nil, err
 	}
-	if w.Base == w.Tree {
-		return w, nil
+	return w, nil
+}
+
+// errOtherFiles says that files came which are not what the guest's tree names: it
+// converts the ends of their lines, they were written to meanwhile, or its tar knows
+// too little.
+var errOtherFiles = errors.New("the files are not those of the tree")
+
+func (w *Work) takeOut(ctx context.Context, g Runner, t Taking) (err error) {
+	if err := w.fetch(ctx, g, t); err != nil || w.Base == w.Tree {
+		return err
 	}
-	w.Changes, err = w.quarantine.changes(ctx, w.Base, w.Tree)
-	return w, err
+	if w.Changes, err = w.quarantine.changes(ctx, w.Base, w.Tree); err != nil || t.objects {
+		return err
+	}
+	whole, err := w.quarantine.has(ctx, w.Changes)
+	if err == nil && !whole {
+		return errOtherFiles
+	}
+	return err
 }
 
 // Close removes it from the host.
@@ -91,12 +113,15 @@ func (w *Work) fetch(ctx context.Context, g Runner, t Taking) error {
 func (t Taking) run(ctx context.Context, g Runner, script string, read func(*bufio.Reader) error) error {
 	r, to := io.Pipe()
 	var complaint complaint
-	status := 0
+	status, objects := 0, ""
+	if t.objects {
+		objects = "objects"
+	}
 	asked := make(chan error, 1)
 	go func() {
 		var err error
 		status, err = g.Run(ctx, Command{
-			Argv:   []string{"sh", "-c", lookScript + script, "banger-export", t.Path, t.Base, t.Commit, t.Head},
+			Argv:   []string{"sh", "-c", lookScript + script, "banger-export", t.Path, t.Base, t.Commit, t.Head, objects},
 			Stdout: to, Stderr: &complaint,
 		})
 		_ = to.CloseWithError(err)
@@ -132,8 +157,9 @@ func (w *Work) takeIn(ctx context.Context, r *bufio.Reader, t Taking) error {
 	if err != nil {
 		return unreadable(err)
 	}
+	trees, files := strings.CutSuffix(strings.TrimSuffix(line, "\n"), " files")
 	var ok bool
-	if w.Base, w.Tree, ok = strings.Cut(strings.TrimSuffix(line, "\n"), " "); !ok || !isID(w.Base, t.Base) || !isID(w.Tree, t.Base) {
+	if w.Base, w.Tree, ok = strings.Cut(trees, " "); !ok || !isID(w.Base, t.Base) || !isID(w.Tree, t.Base) {
 		return unreadable(errors.New("it names no trees"))
 	}
 	if t.Commit == "" && w.Base != t.Base {
@@ -141,6 +167,11 @@ func (w *Work) takeIn(ctx context.Context, r *bufio.Reader, t Taking) error {
 	}
 	if w.Base == w.Tree {
 		return nil
+	}
+	if files {
+		if err := w.quarantine.takeFiles(ctx, r); err != nil {
+			return unreadable(err)
+		}
 	}
 	if err := w.quarantine.take(ctx, r); err != nil {
 		return unreadable(err)

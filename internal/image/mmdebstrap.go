@@ -95,9 +95,19 @@ func buildError(runErr, writeErr error, messages *messageWriter) error {
 		return banger.Errorf(banger.NoSpace, "there is no space left: %w", writeErr)
 	}
 	if runErr != nil && (writeErr == nil || messages.errors() != "") {
-		return withoutPrivileges(banger.Errorf(banger.Unavailable, "mmdebstrap failed: %s", messages.tail(runErr)))
+		return withoutPrivileges(failure(messages.tail(runErr)))
 	}
 	return writeErr
+}
+
+// failure tells what mmdebstrap said. Apt's own words for a source that does not
+// answer are among them.
+func failure(said string) *banger.Error {
+	if strings.Contains(said, "Failed to fetch") {
+		return banger.Errorf(banger.Unavailable, "the host's package sources cannot be reached: mmdebstrap failed: %s", said).
+			Hint("sudo apt-get update")
+	}
+	return banger.Errorf(banger.Unavailable, "mmdebstrap failed: %s", said)
 }
 
 // withoutPrivileges adds why a build fails in the service that banger system

@@ -160,26 +160,42 @@ func (d *daemon) renameImage(ctx context.Context, in *struct {
 	if err != nil {
 		return api.Image{}, err
 	}
-	if other, err := d.images.store.ImageByName(ctx, in.Body.Name); err == nil && other.ID != row.ID {
-		return api.Image{}, banger.Errorf(banger.AlreadyExists, "cannot rename the image %s: there is an image %s already", row.Name, other.Name)
-	}
-	for _, name := range []string{row.Name, in.Body.Name} {
-		done, _ := d.images.names.try(name)
-		if done == nil {
-			return api.Image{}, banger.Errorf(banger.Busy, "cannot rename the image %s: another operation on %s is under way", row.Name, name)
-		}
-		defer done()
-		if row.Name == in.Body.Name {
-			break
-		}
-	}
-	// The record first: a pull of the old name finds images by it.
-	if err := image.Rename(d.images.recordDir(row), in.Body.Name); err != nil && banger.CodeOf(err) != banger.NotFound {
-		return api.Image{}, err
-	}
-	row.Name = in.Body.Name
-	if err := d.images.store.UpsertImage(ctx, row); err != nil {
+	if row, err = d.images.rename(ctx, row, in.Body.Name); err != nil {
 		return api.Image{}, err
 	}
 	return d.describeImage(ctx, row)
+}
+
+// rename gives an image another name. What is known of it may be out of date.
+func (i *images) rename(ctx context.Context, row banger.Image, name string) (banger.Image, error) {
+	if other, err := i.store.ImageByName(ctx, name); err == nil && other.ID != row.ID {
+		return banger.Image{}, banger.Errorf(banger.AlreadyExists, "cannot rename the image %s: there is an image %s already", row.Name, other.Name)
+	}
+	for _, taken := range []string{row.Name, name} {
+		done, _ := i.names.try(taken)
+		if done == nil {
+			return banger.Image{}, banger.Errorf(banger.Busy, "cannot rename the image %s: another operation on %s is under way", row.Name, taken)
+		}
+		defer done()
+		if row.Name == name {
+			break
+		}
+	}
+	now, err := i.store.Image(ctx, row.ID)
+	if err != nil {
+		return banger.Image{}, err
+	}
+	if now.Name != row.Name {
+		return banger.Image{}, banger.Errorf(banger.Conflict, "cannot rename the image %s: it has become %s meanwhile", row.Name, now.Name)
+	}
+	row = now
+	// The record first: a pull of the old name finds images by it.
+	if err := image.Rename(i.recordDir(row), name); err != nil && banger.CodeOf(err) != banger.NotFound {
+		return banger.Image{}, err
+	}
+	row.Name = name
+	if err := i.store.UpsertImage(ctx, row); err != nil {
+		return banger.Image{}, err
+	}
+	return row, nil
 }

@@ -83,8 +83,8 @@ func (a *app) askFor(ctx context.Context, c *client.Client, f doctor.Fix, p *pro
 		_, err = c.Version(ctx) // it has started, and put right what it could
 	case doctor.DeleteVM:
 		err = c.DeleteVM(ctx, f.Subject, true)
-	case doctor.PullImage, doctor.RebuildImage:
-		_, err = c.PullImage(ctx, api.PullImage{Ref: f.Subject, Force: f.Action == doctor.RebuildImage}, p.watch)
+	case doctor.RebuildImage:
+		_, err = c.PullImage(ctx, api.PullImage{Ref: f.Subject, Force: true}, p.watch)
 	case doctor.PullKernel:
 		_, err = c.PullKernel(ctx, api.PullKernel{Name: f.Subject, Force: true}, p.watch)
 	case doctor.PruneTemplates:

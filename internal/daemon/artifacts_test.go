@@ -179,3 +179,29 @@ func TestAKernelStaysWhileAnImageBootsIt(t *testing.T) {
 	must(t, h.client.DeleteImage(t.Context(), "renamed"))
 	must(t, h.client.DeleteKernel(t.Context(), "mine"))
 }
+
+func TestAnImageThatLostItsRowIsTakenUpAgainWhereItsNameIsFree(t *testing.T) {
+	h := open(t, &fakeVMs{})
+	path := smallRootfs(t)
+	mine, err := h.client.RegisterImage(t.Context(), api.RegisterImage{Name: "redis", Rootfs: path}, nil)
+	must(t, err)
+	mine, err = h.client.PromoteImage(t.Context(), "redis", nil)
+	must(t, err)
+	first, second := plant(t, h), plant(t, h)
+	must(t, h.vms.store.DeleteImage(t.Context(), mine.ID))
+	must(t, h.stop())
+	again := openAt(t, h.dirs, &fakeVMs{})
+	got, err := again.client.Image(t.Context(), "redis")
+	if err != nil || got.ID != mine.ID || got.RootfsPath != mine.RootfsPath || !got.Managed {
+		t.Errorf("%+v %v, was %+v", got, err, mine)
+	}
+	got, err = again.client.Image(t.Context(), banger.DefaultImage)
+	if err != nil || got.ID != first && got.ID != second {
+		t.Errorf("%+v %v", got, err)
+	}
+	for _, id := range []string{first, second} {
+		if _, err := os.Stat(again.dirs.Image(id)); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -60,6 +60,9 @@ func (d *daemon) compose(ctx context.Context, log io.Writer, vms func(*daemon) v
 	d.templates = &templates{Pool: template.Pool{Cache: template.Cache{Dir: d.dirs.Templates()}}, exe: "/proc/self/exe", log: d.log}
 	d.loopback = &prefixes{stateDir: d.dirs.State, space: loopback.Usual}
 	d.sweep()
+	if err := d.images.takeUp(ctx, d.log); err != nil { // before the VMs that are of them
+		d.log.Error("cannot take up images that have no row", "err", err)
+	}
 	d.vms = vms(d)
 	if err := d.vms.Reconcile(ctx); err != nil {
 		d.templates.Close()

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -106,6 +107,33 @@ func (i *images) unused(ctx context.Context, row banger.Image) error {
 	users, err := i.store.VMsUsingImage(ctx, row.ID)
 	if err == nil && len(users) > 0 {
 		err = inUse("image", row.Name, namesOf(users), nil)
+	}
+	return err
+}
+
+// takeUp writes the rows that directories have and the ledger lacks, where
+// nothing else has their name. The newest of a name comes first.
+func (i *images) takeUp(ctx context.Context, log *slog.Logger) error {
+	rows, err := i.store.Images(ctx)
+	if err != nil {
+		return err
+	}
+	known := map[string]bool{}
+	for _, row := range rows {
+		known[row.ID] = true
+	}
+	lost, err := i.builder.Lost(known)
+	slices.SortStableFunc(lost, func(a, b image.Record) int { return b.CreatedAt.Compare(a.CreatedAt) })
+	for _, r := range lost {
+		row, _, loadErr := image.Load(i.dirs.Image(r.ID))
+		if loadErr == nil {
+			loadErr = i.store.UpsertImage(ctx, row)
+		}
+		if loadErr != nil {
+			log.Warn("cannot take up an image that has no row", "image", r.ID, "name", r.Name, "err", loadErr)
+			continue
+		}
+		log.Warn("restored the row of an image from its directory", "image", r.ID, "name", r.Name)
 	}
 	return err
 }

@@ -7,7 +7,6 @@ type Action string
 // The actions, in the order in which they are to be done.
 const (
 	Chmod          Action = "chmod"           // take away what others may do with the path Subject
-	PullImage      Action = "pull image"      // take up again the image Subject, which rows of VMs refer to
 	RestartDaemon  Action = "restart daemon"  // whose start puts right what a crash left
 	DeleteVM       Action = "delete vm"       // with the id Subject, whose directory is gone
 	RebuildImage   Action = "rebuild image"   // nothing uses
@@ -15,7 +14,7 @@ const (
 	PruneTemplates Action = "prune templates" // they are made again
 )
 
-var actions = []Action{Chmod, PullImage, RestartDaemon, DeleteVM, RebuildImage, PullKernel, PruneTemplates}
+var actions = []Action{Chmod, RestartDaemon, DeleteVM, RebuildImage, PullKernel, PruneTemplates}
 
 // Fix is one repair.
 type Fix struct {

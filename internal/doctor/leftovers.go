@@ -40,8 +40,8 @@ func trashOf(dir string) ([]string, error) {
 	return []string{dir}, nil
 }
 
-// lostImages are images without a row. They are taken up again unless another has
-// their name.
+// lostImages are images without a row. The daemon takes them up again when it
+// starts, unless another has their name: a pull of that could get a stranger's.
 func (s sight) lostImages(images image.Builder) (all []finding) {
 	if !s.readable {
 		return nil
@@ -51,9 +51,7 @@ func (s sight) lostImages(images image.Builder) (all []finding) {
 		return nil // the check of directories says so
 	}
 	for _, r := range lost {
-		f := orphan("the image %s in %s has no row", r.Name, s.short(s.exam.dirs.Image(r.ID)))
-		f.Fix, f.Remedies = &Fix{PullImage, r.Name, "take up the image " + r.Name + " again"}, []string{"banger image pull " + r.Name}
-		all = append(all, f)
+		all = append(all, orphan("the image %s in %s has no row", r.Name, s.short(s.exam.dirs.Image(r.ID))))
 	}
 	return all
 }

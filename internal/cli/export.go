@@ -144,10 +144,10 @@ func (e *export) patch(ctx context.Context) error {
 	}
 	done.Submodules, done.Left = work.Repositories()
 	for _, path := range done.Left {
-		e.app.warn("%s is a repository of its own: its files are left out", path)
+		e.app.warn("%q is a repository of its own: its files are left out", path)
 	}
 	for _, path := range done.Submodules {
-		e.app.warn("the submodule %s was changed: its files are not in the patch", path)
+		e.app.warn("the submodule %q was changed: its files are not in the patch", path)
 	}
 	if e.apply {
 		applied, err := work.Apply(ctx, e.vm.Workspace.SourcePath, e.dirs.Applies())

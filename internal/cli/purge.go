@@ -87,7 +87,7 @@ func deleteAll(ctx context.Context, c *client.Client) error {
 // owned are the names in banger's directories that only banger gives.
 func (p *purgeOptions) owned() []string {
 	d := p.dirs
-	all := []string{d.Cache, d.Kernels(), d.Keys(), d.VMTrash(), d.ImageTrash(), d.DaemonLock(), d.DaemonStart()}
+	all := []string{d.Cache, d.Kernels(), d.Keys(), d.Applies(), d.VMTrash(), d.ImageTrash(), d.DaemonLock(), d.DaemonStart()}
 	for _, pattern := range []string{d.Database() + "*", d.DaemonLog() + "*", filepath.Join(d.Images(), ".lock-*")} {
 		found, _ := filepath.Glob(pattern)
 		all = append(all, found...)

@@ -135,13 +135,7 @@ func (d *delivery) anew(ctx context.Context) error {
 	return d.first(ctx)
 }
 
-// run runs something in the guest that has to succeed.
-func (d *delivery) run(ctx context.Context, dir string, in io.Reader, argv ...string) error {
-	_, err := d.ask(ctx, dir, in, argv...)
-	return err
-}
-
-// ask is run for what the guest answers.
+// ask runs something in the guest that has to succeed, and gives its answer.
 func (d *delivery) ask(ctx context.Context, dir string, in io.Reader, argv ...string) (string, error) {
 	return d.answer(ctx, Command{Argv: argv, Dir: dir, Stdin: in})
 }

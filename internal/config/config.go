@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -109,7 +110,7 @@ func (c *Config) apply(path string, text []byte, host Host, origins map[string]s
 	if err != nil {
 		return nil, err
 	}
-	var ignored []string
+	var ignored, pending []string
 	for _, e := range entries {
 		switch k, known := keysByName[e.key]; {
 		case e.value == any(tableHead{}) && e.key == "vm_defaults":
@@ -118,6 +119,9 @@ func (c *Config) apply(path string, text []byte, host Host, origins map[string]s
 				return nil, e.bad(path, err)
 			}
 			origins[e.key] = fmt.Sprintf("%s:%d", path, e.line)
+			if slices.Contains(pendingKeys, e.key) && e.value != any(false) {
+				pending = append(pending, fmt.Sprintf("%s (line %d)", e.key, e.line))
+			}
 		case isReferenceKey(e.key):
 			ignored = append(ignored, fmt.Sprintf("%s (line %d)", e.key, e.line))
 		case e.inFileSync():
@@ -131,10 +135,15 @@ func (c *Config) apply(path string, text []byte, host Host, origins map[string]s
 	if err := c.checkFileSync(path, host, origins); err != nil {
 		return nil, err
 	}
-	if len(ignored) == 0 {
-		return nil, nil
+	return slices.Concat(warn(path, "without a meaning here, ignored", ignored), warn(path, "without effect yet", pending)), nil
+}
+
+// warn is one warning about some keys, and none about none.
+func warn(path, why string, keys []string) []Warning {
+	if len(keys) == 0 {
+		return nil
 	}
-	return []Warning{Warning(fmt.Sprintf("%s: without a meaning here, ignored: %s", path, strings.Join(ignored, ", ")))}, nil
+	return []Warning{Warning(fmt.Sprintf("%s: %s: %s", path, why, strings.Join(keys, ", ")))}
 }
 
 func (c *Config) applyEnv(host Host, origins map[string]string) error {

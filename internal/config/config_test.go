@@ -109,7 +109,7 @@ nat = true
 allow = ["example.com:443", "10.0.0.0/8"]
 `
 	c, warnings := mustLoad(t, text)
-	if len(warnings) > 0 {
+	if len(warnings) != 1 || !strings.Contains(string(warnings[0]), "without effect yet") {
 		t.Error(warnings)
 	}
 	if len(keys) != strings.Count(text, " = ") {
@@ -193,6 +193,16 @@ func TestReferenceKeysAreOneWarning(t *testing.T) {
 		if !strings.Contains(string(warnings[0]), want) {
 			t.Errorf("%q does not name %q", warnings[0], want)
 		}
+	}
+}
+
+func TestKeysWithoutEffectYetAreOneWarning(t *testing.T) {
+	_, warnings := mustLoad(t, "auto_stop_stale_after = \"24h\"\ninherit_ca = true\n")
+	if len(warnings) != 1 || !strings.Contains(string(warnings[0]), "auto_stop_stale_after (line 1), inherit_ca (line 2)") {
+		t.Errorf("got %q", warnings)
+	}
+	if _, warnings := mustLoad(t, "inherit_ca = false\n"); len(warnings) > 0 {
+		t.Errorf("what is off has no effect: %q", warnings)
 	}
 }
 

@@ -54,6 +54,10 @@ var keysByName = func() map[string]key {
 var referenceKeys = []string{"bridge_name", "bridge_ip", "cidr", "tap_pool_size", "metrics_poll_interval", "web_listen_addr",
 	"vm_defaults.system_overlay_size"}
 
+// pendingKeys are checked and shown, and nothing follows from them yet: whoever
+// sets one is told.
+var pendingKeys = []string{"auto_stop_stale_after", "idle_action", "stats_poll_interval", "inherit_ca"}
+
 func isReferenceKey(name string) bool {
 	return slices.Contains(referenceKeys, name) || strings.HasPrefix(name, "jailer_")
 }

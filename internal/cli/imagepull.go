@@ -19,13 +19,13 @@ func newImagePull(a *app) *cobra.Command {
 		Short: "Get an image of the catalogue or of a registry",
 		Long: `Get an image, so that VMs can boot from it. debian-bookworm, the catalogue's, is built from the
 host's own package sources. Anything else is a reference to a container image, as docker has them:
-alpine:3.20, ghcr.io/org/app@sha256:…, localhost:5000/mine. It is got for linux/amd64, with docker's
+alpine:3.20, registry.example/org/app@sha256:…, localhost:5000/mine. It is got for linux/amd64, with docker's
 credentials, without TLS only from this machine. Layers are kept, and a pull that was interrupted is
 gone on with. The image's ENV and WORKDIR apply to commands in its VMs; its ENTRYPOINT and CMD are
 shown and never run by themselves. What is there is kept, unless --force is given.`,
 		Example: `  banger image pull debian-bookworm
   banger image pull alpine:3.20
-  banger image pull ghcr.io/org/app:1 --name app --user image --size 16G`,
+  banger image pull registry.example/org/app:1 --name app --user image --size 16G`,
 		Args:              exactly("image"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {

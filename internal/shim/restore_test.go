@@ -89,14 +89,14 @@ func TestRestoredMachineThatEndsUnheardIsBooted(t *testing.T) {
 // memory.
 func TestRestoredGuestIsNotEndedWhileItStandsStill(t *testing.T) {
 	for what, still := range map[string]func(*supervisor, bool){
-		"paused":      func(s *supervisor, yes bool) { s.paused = yes },
-		"out of room": func(s *supervisor, yes bool) { s.full = yes },
+		"paused":      func(s *supervisor, yes bool) { s.update(func() { s.paused = yes }) },
+		"out of room": func(s *supervisor, yes bool) { s.update(func() { s.full = yes }) },
 	} {
 		t.Run(what, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := (&scripted{}).machine(vmm.IO{})
-				s := &supervisor{boot: &boot{machine: m, restored: RestoredSuspended}}
-				s.boot.late = s.watchOver(s.boot)
+				s := &supervisor{boot: &boot{machine: m, restored: RestoredSuspended}, changed: make(chan struct{})}
+				s.update(func() { s.boot.late = s.watchOver(s.boot) })
 				still(s, true)
 				time.Sleep(3*restoreLimit + time.Second)
 				synctest.Wait()

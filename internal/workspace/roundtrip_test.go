@@ -32,8 +32,8 @@ git rebase main >/dev/null 2>&1 && exit 1; true`},
 	{name: "submodule", mode: Full, script: `git clone -q . "$extra.module"; (cd "$extra.module"; git checkout -q -b x; echo m >m; git add m; git commit -qm m)
 git -c protocol.file.allow=always submodule add -q "$extra.module" 'sub module'; git commit -qm module; echo dirty >>'sub module/m'`},
 	{name: "export-ignore", script: `printf 'secret export-ignore\n*.sub export-subst\n' >.gitattributes; echo kept >secret; echo '$Format:%H$' >a.sub; git add -A .gitattributes secret a.sub; git commit -qm attributes`},
-	{name: "nested ignored", script: `mkdir -p a/b/c; printf 'out/\n*.tmp\n' >a/.gitignore; mkdir -p a/out/deep; echo x >a/out/deep/f; echo x >a/b/x.tmp; printf '!x.tmp\n' >a/b/.gitignore
-git add -A a; git commit -qm nested; echo y >a/b/c/y.tmp`},
+	{name: "nested ignored", script: `mkdir -p nest.d/b/c; printf 'out/\n*.tmp\n' >nest.d/.gitignore; mkdir -p nest.d/out/deep; echo x >nest.d/out/deep/f; echo x >nest.d/b/x.tmp; printf '!x.tmp\n' >nest.d/b/.gitignore
+git add -A nest.d; git commit -qm nested; echo y >nest.d/b/c/y.tmp`},
 	{name: "whole history", mode: Full},
 }
 

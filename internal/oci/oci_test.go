@@ -456,7 +456,7 @@ func TestNamesAreMadeOfReferences(t *testing.T) {
 	for ref, want := range map[string][2]string{
 		"alpine":                              {"alpine", "docker.io/library/alpine:latest"},
 		"alpine:3.20":                         {"alpine-3.20", "docker.io/library/alpine:3.20"},
-		"registry.example/org/app:v1":                  {"app-v1", "registry.example/org/app:v1"},
+		"registry.example/org/app:v1":         {"app-v1", "registry.example/org/app:v1"},
 		"localhost:5000/a/b/c":                {"c", "localhost:5000/a/b/c:latest"},
 		"x@sha256:" + strings.Repeat("a", 64): {"x-aaaaaaaaaaaa", "docker.io/library/x@sha256:" + strings.Repeat("a", 64)},
 	} {

@@ -93,3 +93,19 @@ func HintsOf(err error) []string {
 	}
 	return nil
 }
+
+// ThisVM stands in hints for a VM whose name is not known where they are written; see
+// NameVM.
+const ThisVM = "VM"
+
+// NameVM puts a VM's name into a hint where ThisVM stands for it.
+func NameVM(hint, name string) string {
+	words := strings.Split(hint, " ")
+	for i, word := range words {
+		named := i > 0 && words[i-1] != "the" && (word == ThisVM || strings.HasPrefix(word, ThisVM+":"))
+		if named && name != "" {
+			words[i] = name + strings.TrimPrefix(word, ThisVM)
+		}
+	}
+	return strings.Join(words, " ")
+}

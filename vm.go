@@ -39,6 +39,7 @@ type Spec struct {
 	Ephemeral bool     `json:"ephemeral,omitempty"`
 	Parent    string   `json:"parent,omitempty"`   // id of the VM it was forked from
 	Snapshot  string   `json:"snapshot,omitempty"` // id of the snapshot it was last at
+	Synced    []string `json:"synced,omitempty"`   // where in it the [[file_sync]] of the time of its creation lies
 }
 
 // Defaults of a VM's shape where neither the user, the configuration nor the
@@ -97,21 +98,23 @@ type Runtime struct {
 	LastError string    `json:"last_error,omitempty"`
 	BootCount int       `json:"boot_count,omitempty"`
 	Creating  bool      `json:"creating,omitempty"` // its creation was not acknowledged: undone after a crash
+	Visited   bool      `json:"visited,omitempty"`  // it runs for somebody who reads its disk, and is ended after a crash
 }
 
 // Stats is the last sample of a VM's use of the host and of itself.
 type Stats struct {
 	SampledAt       time.Time `json:"sampled_at,omitzero"`
-	CPUSeconds      float64   `json:"cpu_seconds"`       // host CPU time of the VMM
-	ResidentBytes   int64     `json:"resident_bytes"`    // host memory of the VMM
-	DiskUsedBytes   int64     `json:"disk_used_bytes"`   // blocks allocated on the host
-	GuestMemTotal   int64     `json:"guest_mem_total"`   // bytes
-	GuestMemUsed    int64     `json:"guest_mem_used"`    // bytes
-	GuestLoad1      float64   `json:"guest_load1"`       // one-minute load average
-	GuestUptimeSecs float64   `json:"guest_uptime_secs"` // seconds
-	GuestProcs      int       `json:"guest_procs"`       // processes
-	GuestDiskUsed   int64     `json:"guest_disk_used"`   // bytes used on the writable disk
-	GuestDiskTotal  int64     `json:"guest_disk_total"`  // bytes
+	CPUSeconds      float64   `json:"cpu_seconds"`               // host CPU time of the VMM
+	ResidentBytes   int64     `json:"resident_bytes"`            // host memory of the VMM
+	DiskUsedBytes   int64     `json:"disk_used_bytes"`           // blocks allocated on the host
+	GuestSampledAt  time.Time `json:"guest_sampled_at,omitzero"` // when it said what follows, on being asked
+	GuestMemTotal   int64     `json:"guest_mem_total"`           // bytes
+	GuestMemUsed    int64     `json:"guest_mem_used"`            // bytes
+	GuestLoad1      float64   `json:"guest_load1"`               // one-minute load average
+	GuestUptimeSecs float64   `json:"guest_uptime_secs"`         // seconds
+	GuestProcs      int       `json:"guest_procs"`               // processes
+	GuestDiskUsed   int64     `json:"guest_disk_used"`           // bytes used on the writable disk
+	GuestDiskTotal  int64     `json:"guest_disk_total"`          // bytes
 }
 
 // Phase is a part of a start and how long it took.
@@ -139,3 +142,6 @@ type Workspace struct {
 
 // IsZero says whether no workspace was ever prepared.
 func (w Workspace) IsZero() bool { return w == Workspace{} }
+
+// MostForks is how many copies of a VM can be asked for at once.
+const MostForks = 256

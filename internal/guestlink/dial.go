@@ -60,7 +60,7 @@ func tooOld(err error, address string) error {
 		return err
 	}
 	return banger.Errorf(banger.UnknownMethod, "cannot connect to %s in the guest: its agent is of an earlier build", address).
-		Hint("banger vm restart VM starts the newest one")
+		Hint("banger vm restart %s starts the newest one", banger.ThisVM)
 }
 
 // Read waits for what comes from the guest.

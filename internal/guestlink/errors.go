@@ -26,7 +26,7 @@ func Error(err error) error {
 		return e
 	case errors.As(err, &version):
 		return banger.Errorf(banger.BadVersion, "cannot speak to this VM: %w", version).
-			Hint("banger vm restart VM brings both sides to the same version")
+			Hint("banger vm restart %s brings both sides to the same version", banger.ThisVM)
 	case errors.Is(err, context.Canceled):
 		return banger.Errorf(banger.Cancelled, "%w", err)
 	}

@@ -71,6 +71,14 @@ func (l *Link) SetClock(ctx context.Context, now time.Time) (time.Time, error) {
 	return time.Unix(0, c.TimeNanos), Error(err)
 }
 
+// Clock says what the guest's clock is as it answers: unknown_method where its agent is
+// of an earlier build.
+func (l *Link) Clock(ctx context.Context) (time.Time, error) {
+	var c guestwire.Clock
+	err := l.call(ctx, guestwire.MethodTime, nil, &c)
+	return time.Unix(0, c.TimeNanos), err
+}
+
 // Health asks whether the guest works.
 func (l *Link) Health(ctx context.Context) (h guestwire.Health, err error) {
 	return h, l.call(ctx, guestwire.MethodHealth, nil, &h)
@@ -84,6 +92,20 @@ func (l *Link) Stats(ctx context.Context) (s guestwire.GuestStats, err error) {
 // Sync flushes the guest's file systems.
 func (l *Link) Sync(ctx context.Context) error {
 	return l.call(ctx, guestwire.MethodSync, nil, nil)
+}
+
+// Booted waits until the guest's own init has brought it up, and says whether it
+// has: the wait is bounded.
+func (l *Link) Booted(ctx context.Context) (done bool, err error) {
+	var b guestwire.Booted
+	err = l.call(ctx, guestwire.MethodBooted, nil, &b)
+	return b.Done, err
+}
+
+// Unattended asks which commands run with nobody connected to them: unknown_method
+// where the agent is of an earlier build.
+func (l *Link) Unattended(ctx context.Context) (u guestwire.Unattended, err error) {
+	return u, l.call(ctx, guestwire.MethodUnattended, nil, &u)
 }
 
 // Shutdown ends the guest's processes within timeout, and then the guest. It

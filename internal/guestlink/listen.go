@@ -36,7 +36,7 @@ func oldListen(err error, r guestwire.Listen) error {
 		return err
 	}
 	return banger.Errorf(banger.UnknownMethod, "cannot listen at %s in the guest: its agent is of an earlier build", r.Address).
-		Hint("banger vm restart VM starts the newest one")
+		Hint("banger vm restart %s starts the newest one", banger.ThisVM)
 }
 
 // Accept waits for a connection: net.ErrClosed after Close.

@@ -32,6 +32,10 @@ type Setup struct {
 
 	// User runs commands that name nobody; "" is root. Since minor 6.
 	User string `json:"user,omitempty"`
+
+	// Trust is the certificates of authorities, in PEM, that the guest is to trust
+	// besides the image's: "" takes out those of an earlier setup. Since minor 7.
+	Trust string `json:"trust,omitempty"`
 }
 
 // Network is a guest's place: alone on a cable, at whose other end is the
@@ -54,7 +58,7 @@ func (s Setup) Append(b []byte) []byte {
 	}
 	b = appendList(b, s.Env)
 	b = appendInt64(appendInt64(b, s.TimeNanos), s.DiskBytes)
-	return appendString(s.Network.append(append(b, boolByte(s.Anybody))), s.User)
+	return appendString(appendString(s.Network.append(append(b, boolByte(s.Anybody))), s.User), s.Trust)
 }
 
 func (n *Network) append(b []byte) []byte {
@@ -90,6 +94,9 @@ func ParseSetup(b []byte) (Setup, error) {
 	s.Network = d.network()
 	if len(d.b) > 0 {
 		s.User = d.string()
+	}
+	if len(d.b) > 0 {
+		s.Trust = d.string()
 	}
 	if d.bad {
 		return Setup{}, fmt.Errorf("%w: bad setup request", ErrProtocol)
@@ -147,6 +154,18 @@ func appendInt64(b []byte, n int64) []byte { return binary.BigEndian.AppendUint6
 type Health struct {
 	UptimeSeconds float64  `json:"uptime_seconds"`
 	Problems      []string `json:"problems"` // what init could not do, one line each
+}
+
+// Booted says whether the guest's own init has finished bringing it up.
+type Booted struct {
+	Done bool `json:"done"` // false after a long wait
+}
+
+// Unattended says which commands run, or ran, with no stream to anybody: those that
+// were detached, and those that lost theirs as their machine was saved or copied.
+type Unattended struct {
+	Running     int   `json:"running"`
+	EndedMillis int64 `json:"ended_millis,omitempty"` // since one last ended, 0 if none has
 }
 
 // GuestStats is a sample of the guest's use of itself.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"syscall"
 )
 
 // ErrClosed is what streams of a connection that ended fail with.
@@ -27,6 +28,8 @@ type Conn struct {
 	w      *Writer
 	peer   Hello
 	accept func(*Stream)
+
+	greeted chan struct{} // of Begin: closed when peer is known; nil where it was waited for
 
 	mu      sync.Mutex
 	streams map[uint32]*Stream
@@ -50,6 +53,19 @@ func Dial(rw io.ReadWriteCloser, token [TokenLen]byte, accept func(*Stream)) (*C
 		return nil, err
 	}
 	return c.start()
+}
+
+// Begin is Dial without the wait: what is sent meanwhile lies in front of the peer
+// when it has answered HELLO, of whatever version it is. A peer that does not speak
+// this wire ends the connection, and what was begun on it with the reason.
+func Begin(rw io.ReadWriteCloser, token [TokenLen]byte, accept func(*Stream)) (*Conn, error) {
+	c := newConn(rw, accept)
+	c.greeted = make(chan struct{})
+	if err := c.w.Write(TypeHello, Hello{Major, Minor, token}.append(nil), nil); err != nil {
+		return nil, err
+	}
+	go c.runAhead()
+	return c, nil
 }
 
 // Redial begins a connection to a guest whose last HELLO carried old, and
@@ -145,8 +161,18 @@ func (c *Conn) answerHello(resync, restarted bool) error {
 	return errors.Join(c.w.Write(TypeHello, ours.append(nil), nil), err)
 }
 
-// Minor is the version both sides speak.
-func (c *Conn) Minor() uint16 { return min(Minor, c.peer.Minor) }
+// Minor is the version both sides speak; 0 where the connection ended before that
+// was known, for which it waits.
+func (c *Conn) Minor() uint16 {
+	if c.greeted != nil {
+		select {
+		case <-c.greeted:
+		case <-c.done:
+			return 0
+		}
+	}
+	return min(Minor, c.peer.Minor)
+}
 
 // Done is closed when the connection has ended; Err says why.
 func (c *Conn) Done() <-chan struct{} { return c.done }
@@ -167,9 +193,18 @@ func (c *Conn) Close() error {
 
 func (c *Conn) run() { _ = c.end(c.readFrames()) }
 
+func (c *Conn) runAhead() {
+	err := c.readHello()
+	if err == nil {
+		close(c.greeted)
+		err = c.readFrames()
+	}
+	_ = c.end(err)
+}
+
 // end records why the connection ended, once, and fails what is open.
 func (c *Conn) end(err error) error {
-	if err == nil || errors.Is(err, io.EOF) {
+	if err == nil || errors.Is(err, io.EOF) || isGone(err) {
 		err = ErrClosed
 	}
 	c.mu.Lock()
@@ -184,6 +219,22 @@ func (c *Conn) end(err error) error {
 		c.dropStreams(err)
 	}
 	return err
+}
+
+// isGone says whether the peer has left. One that died with something unread before it
+// resets its socket.
+func isGone(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
+// unsent is why a frame could not be sent: to a peer that left before it was greeted,
+// what it said last, which may not have been read yet.
+func (c *Conn) unsent(err error) error {
+	if c.greeted == nil || !isGone(err) {
+		return err
+	}
+	<-c.done
+	return c.Err()
 }
 
 func (c *Conn) dropStreams(err error) {
@@ -204,7 +255,7 @@ func (c *Conn) Open(kind Kind, body []byte) (*Stream, error) {
 	}
 	if err := c.w.Write(TypeOpen, append(s.head(), byte(kind)), body); err != nil {
 		c.forget(s)
-		return nil, err
+		return nil, c.unsent(err)
 	}
 	return s, nil
 }

@@ -28,7 +28,8 @@
 // # Versions
 //
 // Each side begins with HELLO. The sides must agree on major; the smaller
-// minor is what both speak.
+// minor is what both speak. Whoever connects may go on before the other's HELLO is
+// there, with what every minor has.
 //
 // # Starting afresh
 //
@@ -55,7 +56,7 @@ package guestwire
 // Version of the wire. A newer minor only adds.
 const (
 	Major = 1
-	Minor = 6 // 1 has KindSetup and KindClock, 2 KindDial, 3 Setup.Network, 4 KindListeners, 5 KindListen, Exec.Program, Exit.Signal, 6 Setup.User
+	Minor = 7 // 1 has KindSetup and KindClock, 2 KindDial, 3 Setup.Network, 4 KindListeners, 5 KindListen, Exec.Program, Exit.Signal, 6 Setup.User, 7 Setup.Trust
 )
 
 // Limits of the wire.

@@ -268,14 +268,17 @@ type Call struct {
 // Methods of the guest agent. Their parameter and result types are in
 // call.go; a method without one of them takes or gives null.
 const (
-	MethodSetup    = "setup"    // Setup → SetupResult; makes the guest this VM's own
-	MethodClock    = "clock"    // Clock → Clock; sets the guest's clock and no more
-	MethodHealth   = "health"   // → Health
-	MethodStats    = "stats"    // → GuestStats
-	MethodSync     = "sync"     // flushes all file systems
-	MethodShutdown = "shutdown" // Shutdown; answers once the file systems are read-only, then ends the machine
-	MethodStat     = "stat"     // StatRequest → FileStat
-	MethodChanges  = "changes"  // Changes → Changed
+	MethodSetup      = "setup"      // Setup → SetupResult; makes the guest this VM's own
+	MethodClock      = "clock"      // Clock → Clock; sets the guest's clock and no more
+	MethodTime       = "time"       // → Clock; the guest's clock as it answers
+	MethodHealth     = "health"     // → Health
+	MethodStats      = "stats"      // → GuestStats
+	MethodSync       = "sync"       // flushes all file systems
+	MethodShutdown   = "shutdown"   // Shutdown; answers once the file systems are read-only, then ends the machine
+	MethodStat       = "stat"       // StatRequest → FileStat
+	MethodChanges    = "changes"    // Changes → Changed
+	MethodUnattended = "unattended" // → Unattended
+	MethodBooted     = "booted"     // → Booted; answers once the guest's own init is done, or after a minute
 )
 
 // Copy asks for a tar stream in or out.

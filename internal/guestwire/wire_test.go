@@ -7,12 +7,14 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"reflect"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/iotest"
 )
@@ -37,6 +39,87 @@ func dialEcho(t *testing.T, accept func(*Stream)) *Conn {
 	}
 	t.Cleanup(func() { _ = c.Close() })
 	return c
+}
+
+func TestBeginGoesOnBeforeThePeerHasAnswered(t *testing.T) {
+	here, there := net.Pipe()
+	answer := make(chan error, 1)
+	go func() {
+		r, w := NewReader(there), NewWriter(there)
+		for _, want := range []Type{TypeHello, TypeOpen} { // both, and not a word until then
+			if typ, _, err := r.Next(); err != nil || typ != want {
+				answer <- fmt.Errorf("frame type %d, want %d: %v", typ, want, err)
+				return
+			}
+		}
+		err := w.Write(TypeHello, Hello{Major, 3, [TokenLen]byte{}}.append(nil), nil)
+		answer <- errors.Join(err, w.Write(TypeResult, []byte{0, 0, 0, 1, 0}, []byte("done")))
+	}()
+	c, err := Begin(here, NewToken(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	body, err := c.Call(t.Context(), KindExec, nil)
+	if err := errors.Join(err, <-answer); err != nil || string(body) != "done" {
+		t.Fatalf("got %q, %v", body, err)
+	}
+	if c.Minor() != 3 {
+		t.Errorf("both speak %d", c.Minor())
+	}
+}
+
+func TestBeginAtAPeerOfAnotherVersionFailsWhatIsAsked(t *testing.T) {
+	here, there := net.Pipe()
+	go func() {
+		r, w := NewReader(there), NewWriter(there)
+		_, _, _ = r.Next()
+		_, _, _ = r.Next()
+		_ = w.Write(TypeHello, Hello{Major + 1, 0, [TokenLen]byte{}}.append(nil), nil)
+	}()
+	c, err := Begin(here, NewToken(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_, err = c.Call(t.Context(), KindExec, nil)
+	var bad *VersionError
+	if !errors.As(err, &bad) || bad.Theirs != Major+1 || c.Minor() != 0 {
+		t.Fatalf("got %v and minor %d", err, c.Minor())
+	}
+}
+
+// leaving is a peer that said its last word and left; that is read after it was noticed.
+type leaving struct {
+	word    io.Reader
+	noticed chan struct{}
+	writes  int
+}
+
+func (l *leaving) Read(p []byte) (int, error) { <-l.noticed; return l.word.Read(p) }
+func (l *leaving) Close() error               { return nil }
+func (l *leaving) Write(p []byte) (int, error) {
+	if l.writes++; l.writes == 1 {
+		return len(p), nil // HELLO
+	}
+	defer close(l.noticed)
+	return 0, syscall.EPIPE
+}
+
+func TestBeginAtAPeerThatHasLeftFailsWithWhatItSaid(t *testing.T) {
+	var word bytes.Buffer
+	if err := NewWriter(&word).Write(TypeHello, Hello{Major + 1, 0, [TokenLen]byte{}}.append(nil), nil); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Begin(&leaving{word: &word, noticed: make(chan struct{})}, NewToken(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	var bad *VersionError
+	if _, err := c.Open(KindExec, nil); !errors.As(err, &bad) {
+		t.Fatalf("got %v", err)
+	}
 }
 
 func TestStreamCarriesBytesBothWaysAndEndsWithItsResult(t *testing.T) {
@@ -390,7 +473,7 @@ func TestSetupAndItsResultKeepAllTheyCarry(t *testing.T) {
 		Hostname: "a", MachineID: "b", TimeNanos: -1, Entropy: []byte{0, 255}, GuestIP: "c", Image: "d",
 		Env: []string{"E=1", "F="}, WorkDir: "g", DiskBytes: 8 << 30, Anybody: true,
 		Network: &Network{MAC: [6]byte{1, 2}, Address: [4]byte{10, 77, 0, 2}, Gateway: [4]byte{10, 77, 0, 1}, GatewayMAC: [6]byte{3, 4}, Drop: true},
-		User:    "h",
+		User:    "h", Trust: "i",
 	}
 	if got, err := ParseSetup(append(s.Append(nil), "of a newer minor"...)); err != nil || !reflect.DeepEqual(got, s) {
 		t.Errorf("got %+v, %v", got, err)
@@ -399,13 +482,16 @@ func TestSetupAndItsResultKeepAllTheyCarry(t *testing.T) {
 	if got, err := ParseSetupResult(append(r.Append(nil), 1)); err != nil || !reflect.DeepEqual(got, r) {
 		t.Errorf("got %+v, %v", got, err)
 	}
-	of3 := s
+	of6 := s
+	of6.Trust = ""
+	of3 := of6
 	of3.User = ""
 	of1 := of3
 	of1.Network = nil
 	older := map[int]Setup{ // which ended there
-		len(of1.Append(nil)) - len("\x00") - len("\x00\x00\x00\x00"): of1,
-		len(of3.Append(nil)) - len("\x00\x00\x00\x00"):               of3,
+		len(of1.Append(nil)) - len("\x00") - 2*len("\x00\x00\x00\x00"): of1,
+		len(of3.Append(nil)) - 2*len("\x00\x00\x00\x00"):               of3,
+		len(of6.Append(nil)) - len("\x00\x00\x00\x00"):                 of6,
 	}
 	for n := range len(s.Append(nil)) {
 		got, err := ParseSetup(s.Append(nil)[:n])

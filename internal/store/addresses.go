@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"encoding/binary"
 	"net/netip"
 	"strings"
@@ -64,7 +63,7 @@ func (s *Store) ReserveVM(ctx context.Context, vm banger.VM, network string) (ba
 		return banger.VM{}, fail(err, "cannot create VM %s", vm.Name)
 	}
 	var written vmRow
-	err = s.write(ctx, func(tx *sql.Tx) (err error) {
+	err = s.write(ctx, func(tx querier) (err error) {
 		written, err = reserve(ctx, tx, vm, prefix)
 		return err
 	})
@@ -82,7 +81,7 @@ func (s *Store) ReserveVMs(ctx context.Context, vms []banger.VM, network string)
 		return nil, fail(err, "cannot create VMs")
 	}
 	var all []banger.VM
-	err = s.write(ctx, func(tx *sql.Tx) error {
+	err = s.write(ctx, func(tx querier) error {
 		for _, vm := range vms {
 			row, err := reserve(ctx, tx, vm, prefix)
 			if err == nil && !vm.Workspace.IsZero() {
@@ -101,7 +100,7 @@ func (s *Store) ReserveVMs(ctx context.Context, vms []banger.VM, network string)
 	return all, nil
 }
 
-func reserve(ctx context.Context, tx *sql.Tx, vm banger.VM, network netip.Prefix) (written vmRow, err error) {
+func reserve(ctx context.Context, tx querier, vm banger.VM, network netip.Prefix) (written vmRow, err error) {
 	if vm.GuestIP == "" {
 		if vm.GuestIP, err = freeAddress(ctx, tx, network); err != nil {
 			return written, err
@@ -114,7 +113,7 @@ func reserve(ctx context.Context, tx *sql.Tx, vm banger.VM, network netip.Prefix
 	return written, err
 }
 
-func freeAddress(ctx context.Context, tx *sql.Tx, network netip.Prefix) (string, error) {
+func freeAddress(ctx context.Context, tx querier, network netip.Prefix) (string, error) {
 	taken, err := takenNumbers(ctx, tx, network)
 	if err != nil {
 		return "", err
@@ -134,7 +133,7 @@ func freeAddress(ctx context.Context, tx *sql.Tx, network netip.Prefix) (string,
 // a former network_prefix counts too, because its loopback address follows
 // from the number alone; a row of another tool, which cannot be started, does
 // not.
-func takenNumbers(ctx context.Context, tx *sql.Tx, network netip.Prefix) (map[int]bool, error) {
+func takenNumbers(ctx context.Context, tx querier, network netip.Prefix) (map[int]bool, error) {
 	rows, err := tx.QueryContext(ctx, "SELECT coalesce(guest_ip, ''), coalesce(spec_json, '') FROM vms")
 	if err != nil {
 		return nil, err

@@ -27,7 +27,7 @@ func scanImage(scan func(...any) error) (i banger.Image, err error) {
 
 // Images lists all images, oldest first.
 func (s *Store) Images(ctx context.Context) ([]banger.Image, error) {
-	images, err := listImages(ctx, s.db)
+	images, err := listImages(ctx, &s.kept)
 	return images, fail(err, "cannot list images")
 }
 
@@ -60,7 +60,7 @@ func (s *Store) ImageByName(ctx context.Context, name string) (banger.Image, err
 }
 
 func (s *Store) oneImage(ctx context.Context, column, value string) (banger.Image, error) {
-	i, found, err := findImage(ctx, s.db, column, value)
+	i, found, err := findImage(ctx, &s.kept, column, value)
 	if err == nil && !found {
 		err = banger.Errorf(banger.NotFound, "there is no such image").Hint("banger image list")
 	}
@@ -82,11 +82,11 @@ func findImage(ctx context.Context, q querier, column, value string) (i banger.I
 // UpsertImage writes an image's row. CreatedAt of an existing row stays,
 // UpdatedAt becomes now. A name that another row has is AlreadyExists.
 func (s *Store) UpsertImage(ctx context.Context, image banger.Image) error {
-	err := s.write(ctx, func(tx *sql.Tx) error { return upsertImage(ctx, tx, image) })
+	err := s.write(ctx, func(tx querier) error { return upsertImage(ctx, tx, image) })
 	return fail(err, "cannot save image %s", image.Name)
 }
 
-func upsertImage(ctx context.Context, tx *sql.Tx, i banger.Image) error {
+func upsertImage(ctx context.Context, tx querier, i banger.Image) error {
 	other, found, err := findImage(ctx, tx, "name", i.Name)
 	if err != nil {
 		return err
@@ -114,14 +114,14 @@ func upsertImage(ctx context.Context, tx *sql.Tx, i banger.Image) error {
 // DeleteImage removes an image's row. One that is gone already is no error;
 // one that a VM refers to is a Conflict, whatever the caller knew of VMs.
 func (s *Store) DeleteImage(ctx context.Context, id string) error {
-	err := s.write(ctx, func(tx *sql.Tx) error { return deleteImage(ctx, tx, id) })
+	err := s.write(ctx, func(tx querier) error { return deleteImage(ctx, tx, id) })
 	return fail(err, "cannot delete image %s", id)
 }
 
 // ReplaceImage puts a row in the place of another one, as DeleteImage and
 // UpsertImage do, or changes nothing.
 func (s *Store) ReplaceImage(ctx context.Context, old string, image banger.Image) error {
-	err := s.write(ctx, func(tx *sql.Tx) error {
+	err := s.write(ctx, func(tx querier) error {
 		if err := deleteImage(ctx, tx, old); err != nil {
 			return err
 		}
@@ -130,7 +130,7 @@ func (s *Store) ReplaceImage(ctx context.Context, old string, image banger.Image
 	return fail(err, "cannot replace image %s", image.Name)
 }
 
-func deleteImage(ctx context.Context, tx *sql.Tx, id string) error {
+func deleteImage(ctx context.Context, tx querier, id string) error {
 	_, err := tx.ExecContext(ctx, "DELETE FROM images WHERE id = ?", id)
 	if sqliteCode(err)&0xff == sqlite3.SQLITE_CONSTRAINT {
 		return banger.Errorf(banger.Conflict, "a VM uses it").Hint("banger ps -a")

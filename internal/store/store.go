@@ -47,6 +47,7 @@ type Store struct {
 	// writer is held during a write: goroutines of one process queue here
 	// at once, rather than in SQLite's busy handler, which sleeps.
 	writer chan struct{}
+	kept   statements
 	memo   memo
 }
 
@@ -70,7 +71,8 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	case !v.usable():
 		return nil, v.refusal(path)
 	}
-	s := &Store{db: connect(path, pragmas), writer: make(chan struct{}, 1)}
+	db := connect(path, pragmas)
+	s := &Store{db: db, writer: make(chan struct{}, 1), kept: statements{db: db}}
 	if err := s.prepare(ctx); err != nil {
 		s.db.Close()
 		return nil, fail(err, "cannot open the database %s", path)
@@ -166,14 +168,22 @@ func (s *Store) prepareOnce(ctx context.Context) error {
 }
 
 // write runs do in one transaction that holds the write lock from its start.
-func (s *Store) write(ctx context.Context, do func(*sql.Tx) error) error {
+func (s *Store) write(ctx context.Context, do func(querier) error) error {
 	select {
 	case s.writer <- struct{}{}:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 	defer func() { <-s.writer }()
-	return inTx(ctx, s.db, do)
+	w := within{kept: &s.kept}
+	err := inTx(ctx, s.db, func(tx *sql.Tx) error {
+		w.tx = tx
+		return do(&w)
+	})
+	for _, text := range w.missing {
+		s.kept.keep(ctx, text)
+	}
+	return err
 }
 
 func inTx(ctx context.Context, db *sql.DB, do func(*sql.Tx) error) error {

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"os"
 	"path/filepath"
 	"strings"
@@ -168,9 +167,34 @@ func TestCancelledWriteIsCancelledAndLeavesTheStoreUsable(t *testing.T) {
 	cancel()
 	wantError(t, <-done, banger.Cancelled)
 	<-s.writer
-	err := s.write(t.Context(), func(*sql.Tx) error { return context.Canceled })
+	err := s.write(t.Context(), func(querier) error { return context.Canceled })
 	if err == nil {
 		t.Fatal("the failure was lost")
 	}
 	mustReserve(t, s, "devbox")
+}
+
+// Another build's daemon may have upgraded the file.
+func TestStatementsThatAreKeptFollowAChangeOfTheTables(t *testing.T) {
+	path := newPath(t)
+	s := mustOpen(t, path)
+	must(t, s.UpsertImage(t.Context(), banger.Image{ID: "i1", Name: "debian", RootfsPath: "/r"}))
+	mustReserve(t, s, "devbox")
+	look := func() banger.VM {
+		t.Helper()
+		vm, err := s.VMByName(t.Context(), "devbox")
+		must(t, err)
+		return vm
+	}
+	look()
+	_, err := raw(t, path).Exec(`ALTER TABLE vms ADD COLUMN later TEXT; ALTER TABLE vms RENAME COLUMN state TO was;
+		ALTER TABLE vms ADD COLUMN state TEXT; UPDATE vms SET state = 'stopped', was = 'error'`)
+	must(t, err)
+	if got := look().State; got != banger.StateStopped {
+		t.Errorf("read %q from the tables as they were", got)
+	}
+	must(t, s.SetState(t.Context(), look().ID, banger.StateRunning, banger.Runtime{}))
+	if got := look().State; got != banger.StateRunning {
+		t.Errorf("wrote to the tables as they were: %q", got)
+	}
 }

@@ -42,14 +42,14 @@ func (r *vmRow) vm() banger.VM {
 
 // VMs lists all VMs, oldest first.
 func (s *Store) VMs(ctx context.Context) ([]banger.VM, error) {
-	vms, err := listVMs(ctx, s.db, s.memo.vm, "")
+	vms, err := listVMs(ctx, &s.kept, s.memo.vm, "")
 	s.memo.forgetAllBut(vms)
 	return vms, fail(err, "cannot list VMs")
 }
 
 // VMsUsingImage lists the VMs made from an image, oldest first.
 func (s *Store) VMsUsingImage(ctx context.Context, imageID string) ([]banger.VM, error) {
-	vms, err := listVMs(ctx, s.db, s.memo.vm, "WHERE image_id = ? ", imageID)
+	vms, err := listVMs(ctx, &s.kept, s.memo.vm, "WHERE image_id = ? ", imageID)
 	return vms, fail(err, "cannot list the VMs of image %s", imageID)
 }
 
@@ -84,7 +84,7 @@ func (s *Store) VMByName(ctx context.Context, name string) (banger.VM, error) {
 }
 
 func (s *Store) oneVM(ctx context.Context, column, value string) (banger.VM, error) {
-	r, found, err := findVM(ctx, s.db, column, value)
+	r, found, err := findVM(ctx, &s.kept, column, value)
 	if err == nil && !found {
 		err = noVM()
 	}

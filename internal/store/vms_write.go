@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"time"
 
@@ -16,7 +15,7 @@ import (
 // now, and LastTouchedAt never goes back. A name or address that another row
 // has is AlreadyExists.
 func (s *Store) UpsertVM(ctx context.Context, vm banger.VM) error {
-	err := s.write(ctx, func(tx *sql.Tx) error {
+	err := s.write(ctx, func(tx querier) error {
 		old, found, err := findVM(ctx, tx, "id", vm.ID)
 		if err != nil {
 			return err
@@ -30,7 +29,7 @@ func (s *Store) UpsertVM(ctx context.Context, vm banger.VM) error {
 }
 
 // insertVM writes a new row. A zero time is now.
-func insertVM(ctx context.Context, tx *sql.Tx, vm banger.VM) error {
+func insertVM(ctx context.Context, tx querier, vm banger.VM) error {
 	if err := checkFree(ctx, tx, vmRow{}, vm); err != nil {
 		return err
 	}
@@ -52,7 +51,7 @@ func insertVM(ctx context.Context, tx *sql.Tx, vm banger.VM) error {
 	return explain(err, vm)
 }
 
-func updateVM(ctx context.Context, tx *sql.Tx, old vmRow, vm banger.VM) error {
+func updateVM(ctx context.Context, tx querier, old vmRow, vm banger.VM) error {
 	if err := checkFree(ctx, tx, old, vm); err != nil {
 		return err
 	}
@@ -87,7 +86,7 @@ func later(stored string, t time.Time) string {
 // leave this to the tables' constraints, which an old database may lack; and
 // it asks only about what changes, so that rows which share one, from before,
 // can still be saved.
-func checkFree(ctx context.Context, tx *sql.Tx, old vmRow, vm banger.VM) error {
+func checkFree(ctx context.Context, tx querier, old vmRow, vm banger.VM) error {
 	if vm.Name != old.name {
 		other, found, err := findVM(ctx, tx, "name", vm.Name)
 		if err != nil {
@@ -123,12 +122,12 @@ func explain(err error, vm banger.VM) error {
 
 // SetState writes what a start or an end changes: the state and the runtime.
 func (s *Store) SetState(ctx context.Context, id string, state banger.State, runtime banger.Runtime) error {
-	return s.changeVM(ctx, id, func(tx *sql.Tx, old vmRow) error { return setState(ctx, tx, old, state, runtime) })
+	return s.changeVM(ctx, id, func(tx querier, old vmRow) error { return setState(ctx, tx, old, state, runtime) })
 }
 
 // SetStates is SetState for several VMs at once, by id: for all or for none.
 func (s *Store) SetStates(ctx context.Context, state banger.State, runtimes map[string]banger.Runtime) error {
-	err := s.write(ctx, func(tx *sql.Tx) error {
+	err := s.write(ctx, func(tx querier) error {
 		for id, runtime := range runtimes {
 			old, found, err := findVM(ctx, tx, "id", id)
 			if err == nil && !found {
@@ -146,7 +145,7 @@ func (s *Store) SetStates(ctx context.Context, state banger.State, runtimes map[
 	return fail(err, "cannot save %d VMs", len(runtimes))
 }
 
-func setState(ctx context.Context, tx *sql.Tx, old vmRow, state banger.State, runtime banger.Runtime) error {
+func setState(ctx context.Context, tx querier, old vmRow, state banger.State, runtime banger.Runtime) error {
 	runtime.GuestIP = old.guestIP
 	text, err := encode(old.runtime, runtime)
 	if err != nil {
@@ -159,22 +158,51 @@ func setState(ctx context.Context, tx *sql.Tx, old vmRow, state banger.State, ru
 
 // SetStats writes a sample. It is no change of the VM: UpdatedAt stays.
 func (s *Store) SetStats(ctx context.Context, id string, stats banger.Stats) error {
-	return s.changeVM(ctx, id, func(tx *sql.Tx, old vmRow) error {
-		text, err := encode(old.stats, stats)
-		if err != nil {
-			return err
+	return s.changeVM(ctx, id, func(tx querier, old vmRow) error { return setStats(ctx, tx, old, stats) })
+}
+
+// ChangeStats changes the stats of several VMs, by id, in one commit, from what they
+// are then; what is changed to false stays. VMs that are gone are passed over.
+func (s *Store) ChangeStats(ctx context.Context, all map[string]func(banger.Stats) (banger.Stats, bool)) error {
+	if len(all) == 0 {
+		return nil
+	}
+	err := s.write(ctx, func(tx querier) error {
+		for id, change := range all {
+			old, found, err := findVM(ctx, tx, "id", id)
+			if err != nil {
+				return err
+			}
+			if !found {
+				continue
+			}
+			if stats, changed := change(old.vm().Stats); changed {
+				err = setStats(ctx, tx, old, stats)
+			}
+			if err != nil {
+				return err
+			}
 		}
-		_, err = tx.ExecContext(ctx, "UPDATE vms SET stats_json = ? WHERE id = ?", text, id)
-		return err
+		return nil
 	})
+	return fail(err, "cannot record what VMs use")
+}
+
+func setStats(ctx context.Context, tx querier, old vmRow, stats banger.Stats) error {
+	text, err := encode(old.stats, stats)
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, "UPDATE vms SET stats_json = ? WHERE id = ?", text, old.id)
+	return err
 }
 
 // SetWorkspace records the repository that was brought in.
 func (s *Store) SetWorkspace(ctx context.Context, id string, w banger.Workspace) error {
-	return s.changeVM(ctx, id, func(tx *sql.Tx, old vmRow) error { return setWorkspace(ctx, tx, &old, w) })
+	return s.changeVM(ctx, id, func(tx querier, old vmRow) error { return setWorkspace(ctx, tx, &old, w) })
 }
 
-func setWorkspace(ctx context.Context, tx *sql.Tx, row *vmRow, w banger.Workspace) (err error) {
+func setWorkspace(ctx context.Context, tx querier, row *vmRow, w banger.Workspace) (err error) {
 	if row.workspace, err = encode(row.workspace, w); err != nil {
 		return err
 	}
@@ -183,8 +211,8 @@ func setWorkspace(ctx context.Context, tx *sql.Tx, row *vmRow, w banger.Workspac
 	return err
 }
 
-func (s *Store) changeVM(ctx context.Context, id string, change func(*sql.Tx, vmRow) error) error {
-	err := s.write(ctx, func(tx *sql.Tx) error {
+func (s *Store) changeVM(ctx context.Context, id string, change func(querier, vmRow) error) error {
+	err := s.write(ctx, func(tx querier) error {
 		old, found, err := findVM(ctx, tx, "id", id)
 		if err == nil && !found {
 			err = noVM()
@@ -203,7 +231,7 @@ func (s *Store) TouchVMs(ctx context.Context, touched map[string]time.Time) erro
 	if len(touched) == 0 {
 		return nil
 	}
-	err := s.write(ctx, func(tx *sql.Tx) error {
+	err := s.write(ctx, func(tx querier) error {
 		for id, t := range touched {
 			if err := touch(ctx, tx, id, t); err != nil {
 				return err
@@ -214,7 +242,7 @@ func (s *Store) TouchVMs(ctx context.Context, touched map[string]time.Time) erro
 	return fail(err, "cannot record when VMs were last used")
 }
 
-func touch(ctx context.Context, tx *sql.Tx, id string, t time.Time) error {
+func touch(ctx context.Context, tx querier, id string, t time.Time) error {
 	old, found, err := findVM(ctx, tx, "id", id)
 	if err != nil || !found {
 		return err
@@ -225,7 +253,7 @@ func touch(ctx context.Context, tx *sql.Tx, id string, t time.Time) error {
 
 // DeleteVM removes a VM's row. One that is gone already is no error.
 func (s *Store) DeleteVM(ctx context.Context, id string) error {
-	err := s.write(ctx, func(tx *sql.Tx) error {
+	err := s.write(ctx, func(tx querier) error {
 		_, err := tx.ExecContext(ctx, "DELETE FROM vms WHERE id = ?", id)
 		return err
 	})

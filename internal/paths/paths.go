@@ -204,5 +204,8 @@ func (v VM) Launch() string { return filepath.Join(string(v), "launch.json") }
 // act.
 func (v VM) Exit() string { return filepath.Join(string(v), "exit.json") }
 
+// Network is what earlier shims knew of what the guest reached and was refused.
+func (v VM) Network() string { return filepath.Join(string(v), "network.json") }
+
 // Console is the bounded console log; its predecessor has ".1" appended.
 func (v VM) Console() string { return filepath.Join(string(v), "console.log") }

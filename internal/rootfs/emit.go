@@ -63,10 +63,10 @@ func (t *Tree) eachUndeclared(add func(*tar.Header, io.Reader) error) error {
 
 // eachOf reads a layer again, for the entries of it that are left.
 func (t *Tree) eachOf(layer int32, first []int32, more map[int32][]int32, add func(*tar.Header, io.Reader) error) error {
-	if _, err := t.layers[layer].Seek(0, io.SeekStart); err != nil {
+	if _, err := t.layers[layer].f.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	in := tar.NewReader(bufio.NewReaderSize(t.layers[layer], 1<<20))
+	in := tar.NewReader(bufio.NewReaderSize(t.layers[layer].f, 1<<20))
 	at := int32(-1)
 	for i, described := range t.inodes {
 		if described.layer != layer || first[i] == gone {

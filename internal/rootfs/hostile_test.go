@@ -142,6 +142,9 @@ func endless(next func(i int) *tar.Header) io.Reader {
 }
 
 func TestBombsEndAtTheLimits(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a minute under the race detector, which has nothing to find in it")
+	}
 	for name, c := range map[string]struct {
 		next func(i int) *tar.Header
 		want string

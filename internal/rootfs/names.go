@@ -38,7 +38,7 @@ type inode struct {
 func (t *Tree) attach(parent int32, name string, inode int32) int32 {
 	n := int32(len(t.nodes))
 	first := t.nodes[parent].child
-	t.nodes = append(t.nodes, node{name: name, parent: parent, sibling: first, inode: inode, layer: t.layer()})
+	t.nodes = append(t.nodes, node{name: name, parent: parent, sibling: first, inode: inode, layer: t.layer})
 	if first != 0 {
 		t.nodes[first].prev = n
 	}
@@ -87,22 +87,22 @@ func (t *Tree) hideBelow(n int32) {
 		return
 	}
 	for _, m := range slices.Backward(t.below(n)) { // children before their directories
-		if t.nodes[m].child == 0 && t.nodes[m].layer < t.layer() {
+		if t.nodes[m].child == 0 && t.nodes[m].layer < t.layer {
 			t.detachLeaf(m)
 		}
 	}
-	t.nodes[n].clearedBy = t.layer() + 1
+	t.nodes[n].clearedBy = t.layer + 1
 }
 
 // cleared says that nothing of older layers is below n. Without it a layer
 // that hides the same again and again would keep us busy for hours.
 func (t *Tree) cleared(n int32) bool {
 	for ; n != root; n = t.nodes[n].parent {
-		if t.nodes[n].clearedBy == t.layer()+1 {
+		if t.nodes[n].clearedBy == t.layer+1 {
 			return true
 		}
 	}
-	return t.nodes[root].clearedBy == t.layer()+1
+	return t.nodes[root].clearedBy == t.layer+1
 }
 
 // below lists the nodes below n, directories before what is in them, but for
@@ -113,16 +113,13 @@ func (t *Tree) below(n int32) (all []int32) {
 		next = next[:len(next)-1]
 		for m := t.nodes[dir].child; m != 0; m = t.nodes[m].sibling {
 			all = append(all, m)
-			if t.nodes[m].child != 0 && t.nodes[m].clearedBy != t.layer()+1 {
+			if t.nodes[m].child != 0 && t.nodes[m].clearedBy != t.layer+1 {
 				next = append(next, m)
 			}
 		}
 	}
 	return all
 }
-
-// layer is the index of the layer that is being replayed.
-func (t *Tree) layer() int32 { return int32(len(t.layers) - 1) }
 
 // kind is what a node is, as a type flag.
 func (t *Tree) kind(n int32) byte {

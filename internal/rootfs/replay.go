@@ -123,8 +123,8 @@ func refuseDevice(parts []string, kind byte) error {
 
 // declare says of a node that the entry describes it from now on.
 func (t *Tree) declare(n int32, kind byte, ordinal int32) {
-	t.inodes = append(t.inodes, inode{layer: t.layer(), ordinal: ordinal, kind: kind})
-	t.nodes[n].inode, t.nodes[n].layer = int32(len(t.inodes)-1), t.layer()
+	t.inodes = append(t.inodes, inode{layer: t.layer, ordinal: ordinal, kind: kind})
+	t.nodes[n].inode, t.nodes[n].layer = int32(len(t.inodes)-1), t.layer
 }
 
 // create puts a file in place of what is there, of which only a directory
@@ -193,7 +193,7 @@ func (t *Tree) whiteout(dir int32, name string) error {
 		return nil
 	}
 	t.hideBelow(n)
-	if t.nodes[n].child == 0 && t.nodes[n].layer < t.layer() {
+	if t.nodes[n].child == 0 && t.nodes[n].layer < t.layer {
 		t.detachLeaf(n)
 	}
 	return nil
@@ -259,7 +259,7 @@ func (t *Tree) implied(dir int32, name string) (int32, error) {
 	if len(name) > maxName {
 		return 0, fmt.Errorf("lies in a directory with a name of %d bytes", len(name))
 	}
-	if t.used.Entries++; t.used.Entries > t.limits.Entries {
+	if t.entries++; t.entries > t.limits.Entries {
 		return 0, fmt.Errorf("is one too many: there are more than %d", t.limits.Entries)
 	}
 	return t.attach(dir, name, undeclared), nil

@@ -7,14 +7,11 @@ package rootfs
 
 import (
 	"archive/tar"
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os"
-
-	"banger/internal/artifact"
+	"sync/atomic"
 )
 
 // Limits bounds what layers may ask for. Their zero value is Default's.
@@ -36,12 +33,21 @@ type Tree struct {
 
 	dir    string
 	limits Limits
-	used   Limits
+
+	unpacked atomic.Int64  // bytes of all layers
+	layers   []*spooled    // what they unpack to
+	top      chan struct{} // closed when the highest of them has been replayed
+	broken   atomic.Bool
+
+	// What follows belongs to the layer whose turn it is.
+
+	layer   int32 // its index
+	entries int
+	text    int64
 	// claimed is the size of all files. It is more than what the layers unpack
 	// to where files have holes, which cost a layer nothing.
 	claimed int64
 	steps   int
-	layers  []*os.File // what they unpack to, without names
 	names   names
 	nodes   []node
 	inodes  []inode
@@ -54,7 +60,8 @@ func New(dir string, limits Limits) *Tree {
 	if limits == (Limits{}) {
 		limits = Default
 	}
-	t := &Tree{dir: dir, limits: limits, names: names{}, links: map[int32]string{}}
+	t := &Tree{dir: dir, limits: limits, top: make(chan struct{}), names: names{}, links: map[int32]string{}}
+	close(t.top)
 	t.nodes = []node{{parent: root, inode: undeclared}}
 	return t
 }
@@ -62,34 +69,23 @@ func New(dir string, limits Limits) *Tree {
 // Close frees what the tree holds.
 func (t *Tree) Close() error {
 	var err error
-	for _, f := range t.layers {
-		err = errors.Join(err, f.Close())
+	for _, l := range t.layers {
+		err = errors.Join(err, l.f.Close())
 	}
 	t.layers = nil
 	return err
 }
 
-// Add replays a layer, an uncompressed tar stream, on those before it, and
-// reads the stream to its end. What is wrong with it is said by name. After an
-// error the tree is good for nothing but Close.
+// Add replays a layer on all before it: see Place.
 func (t *Tree) Add(ctx context.Context, layer io.Reader) error {
-	f, err := spool(t.dir)
+	if t.broken.Load() {
+		return errors.New("a layer below failed")
+	}
+	p, err := t.Place()
 	if err != nil {
 		return err
 	}
-	t.layers = append(t.layers, f.f)
-	bounded := &boundedReader{r: artifact.Reader(ctx, layer), read: &t.used.Bytes, limit: t.limits.Bytes}
-	stream := bufio.NewReaderSize(io.TeeReader(bounded, f), 1<<20)
-	if err := t.replay(stream); err != nil {
-		if bounded.over != nil {
-			return bounded.over
-		}
-		return err
-	}
-	if _, err := io.Copy(io.Discard, bounded); err != nil {
-		return err
-	}
-	return f.finish()
+	return p.Add(ctx, layer)
 }
 
 func (t *Tree) replay(stream io.Reader) error {
@@ -116,12 +112,12 @@ func (t *Tree) replay(stream io.Reader) error {
 
 // count refuses more than the limits allow, before it takes memory.
 func (t *Tree) count(h *tar.Header) error {
-	t.used.Entries++
-	t.used.Text += int64(len(h.Name) + len(h.Linkname))
+	t.entries++
+	t.text += int64(len(h.Name) + len(h.Linkname))
 	switch {
-	case t.used.Entries > t.limits.Entries:
+	case t.entries > t.limits.Entries:
 		return fmt.Errorf("there are more than %d entries", t.limits.Entries)
-	case t.used.Text > t.limits.Text:
+	case t.text > t.limits.Text:
 		return fmt.Errorf("names and links take more than %d bytes", t.limits.Text)
 	case h.Size > t.limits.Bytes-t.claimed:
 		return fmt.Errorf("entry %s claims to have %d bytes, and all files together have more than %d bytes", shown(h.Name), h.Size, t.limits.Bytes)

@@ -55,14 +55,18 @@ func TestHostileRegistriesAreRefusedByName(t *testing.T) {
 		"blob that never comes whole": {isBlob, send(nil), banger.Unavailable, "ends after 0 of"},
 		"endless manifest": {isManifest, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/vnd.oci.image.manifest.v1+json")
-			for range 100 {
-				_, _ = w.Write(bytes.Repeat([]byte(" "), 1<<20))
+			for more := error(nil); more == nil; { // until nobody reads it
+				_, more = w.Write(bytes.Repeat([]byte(" "), 1<<20))
 			}
 		}, banger.BadRequest, "has more than 4194304 bytes"},
 		"other manifest": {isManifest, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/vnd.oci.image.manifest.v1+json")
 			_, _ = io.WriteString(w, `{"schemaVersion":2}`)
 		}, banger.Unavailable, "manifest digest"},
+		"layer without a digest": {isManifest, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/vnd.oci.image.manifest.v1+json")
+			_, _ = io.WriteString(w, `{"schemaVersion":2,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","size":2,"digest":"`+digest.String()+`"},"layers":[{"size":1}]}`)
+		}, "", "no sha256"},
 		"token from this machine": {func(r *http.Request) bool { return r.URL.Path == "/v2/" }, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="https://127.0.0.1:1/token",service="x"`)
 			w.WriteHeader(http.StatusUnauthorized)

@@ -6,6 +6,8 @@ package oci
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -123,10 +125,21 @@ func checkManifest(m *v1.Manifest) error {
 	if m.Config.Size < 0 || m.Config.Size > maxConfig {
 		return banger.Errorf(banger.BadRequest, "its configuration has %d bytes, of at most %d", m.Config.Size, maxConfig)
 	}
-	for _, l := range m.Layers {
+	for n, l := range m.Layers {
+		if err := checkDigest(l.Digest); err != nil {
+			return banger.Errorf(banger.BadRequest, "its layer %d %w", n+1, err)
+		}
 		if l.Size < 0 || l.Size > maxLayer {
 			return banger.Errorf(banger.BadRequest, "its layer %s has %d bytes, of at most %d", l.Digest, l.Size, int64(maxLayer))
 		}
+	}
+	return nil
+}
+
+// checkDigest refuses a digest that names nothing: JSON may leave it out.
+func checkDigest(d v1.Hash) error {
+	if d.Algorithm != "sha256" || len(d.Hex) != hex.EncodedLen(sha256.Size) {
+		return fmt.Errorf("has the digest %q, which is no sha256", d)
 	}
 	return nil
 }
@@ -145,6 +158,9 @@ func (i *Image) configure(m *v1.Manifest, raw []byte) error {
 	}
 	i.Config = c.Config
 	for n, l := range m.Layers {
+		if err := checkDigest(c.RootFS.DiffIDs[n]); err != nil {
+			return banger.Errorf(banger.BadRequest, "its layer %d %w", n+1, err)
+		}
 		i.Layers = append(i.Layers, Layer{Digest: l.Digest, DiffID: c.RootFS.DiffIDs[n], Size: l.Size})
 	}
 	return nil

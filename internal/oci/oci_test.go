@@ -71,7 +71,7 @@ func (s *shop) on(meet func(w http.ResponseWriter, r *http.Request, next http.Ha
 }
 
 // layerOf is a layer with one file.
-func layerOf(t *testing.T, file, content string) v1.Layer {
+func layerOf(t testing.TB, file, content string) v1.Layer {
 	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
@@ -84,7 +84,7 @@ func layerOf(t *testing.T, file, content string) v1.Layer {
 	return layer
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -270,7 +270,7 @@ func TestATransferThatBreaksOffIsGoneOnWith(t *testing.T) {
 }
 
 // noise is a layer that nothing makes smaller.
-func noise(t *testing.T, size int) v1.Layer {
+func noise(t testing.TB, size int) v1.Layer {
 	t.Helper()
 	var b strings.Builder
 	for i := 0; b.Len() < size; i++ {
@@ -306,6 +306,7 @@ func TestAPullGoesOnWhereACancelledOneEnded(t *testing.T) {
 			next.ServeHTTP(&stopping{ResponseWriter: w, after: 300_000, stop: func() {
 				waitFor(t, cache.path(digest)+partial, 300_000)
 				cancel()
+				<-r.Context().Done() // else the rest may be there before the end is
 			}}, r)
 			return
 		}

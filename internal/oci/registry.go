@@ -97,5 +97,6 @@ func explain(ctx context.Context, err error, ref Ref) error {
 	case errors.As(err, &said):
 		return banger.Errorf(banger.Unavailable, "%s answers: %w", host, err)
 	}
-	return banger.Errorf(banger.Unavailable, "%w", err)
+	return banger.Errorf(banger.Unavailable, "%w", err).
+		Hint("curl -I %s://%s/v2/ says whether this host reaches it; HTTPS_PROXY is heeded", ref.Context().Scheme(), host)
 }

@@ -21,6 +21,7 @@ import (
 	"banger/internal/artifact"
 
 	"github.com/Microsoft/hcsshim/ext4/tar2ext4"
+	"github.com/klauspost/readahead"
 )
 
 // Options steer FromTar.
@@ -31,6 +32,9 @@ type Options struct {
 	Unique bool
 	// MaxBytes bounds the file system; 0 means 64 GiB.
 	MaxBytes int64
+	// Unsynced leaves it to the caller to sync the file, who may have other
+	// things to do with it meanwhile.
+	Unsynced bool
 }
 
 const defaultMaxBytes = 64 << 30
@@ -84,7 +88,12 @@ func write(path string, opts Options, source func(*tar.Writer) error) error {
 	if err := convert(out, opts, source); err != nil {
 		return err
 	}
-	if err := errors.Join(out.Sync(), out.Close()); err != nil {
+	if !opts.Unsynced {
+		if err := out.Sync(); err != nil {
+			return err
+		}
+	}
+	if err := out.Close(); err != nil {
 		return err
 	}
 	return os.Rename(out.Name(), path)
@@ -93,12 +102,18 @@ func write(path string, opts Options, source func(*tar.Writer) error) error {
 // errConverted is what the source meets when the converter has ended.
 var errConverted = errors.New("the conversion has ended")
 
-// convert has the converter read, through a pipe, what source writes.
+// convert has the converter read, through a pipe, what source writes. The pipe
+// holds some, so that neither waits for each step of the other.
 func convert(out *os.File, opts Options, source func(*tar.Writer) error) error {
 	pr, pw := io.Pipe()
+	held, err := readahead.NewReaderSize(pr, 4, 256<<10)
+	if err != nil {
+		return err
+	}
+	defer held.Close()
 	sent := make(chan error, 1)
 	go func() {
-		buffered := bufio.NewWriterSize(pw, 1<<20)
+		buffered := bufio.NewWriterSize(pw, 256<<10)
 		w := tar.NewWriter(buffered)
 		err := source(w)
 		if err == nil {
@@ -111,7 +126,7 @@ func convert(out *os.File, opts Options, source func(*tar.Writer) error) error {
 		sent <- err
 	}()
 	sparse := &sparseFile{f: out}
-	err := tar2ext4.ConvertTarToExt4(pr, sparse, tar2ext4.MaximumDiskSize(opts.MaxBytes))
+	err = tar2ext4.ConvertTarToExt4(held, sparse, tar2ext4.MaximumDiskSize(opts.MaxBytes))
 	pr.CloseWithError(errConverted)
 	// Where both complain, the converter's error is the consequence.
 	if sourceErr := <-sent; sourceErr != nil && !errors.Is(sourceErr, errConverted) {

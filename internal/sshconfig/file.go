@@ -38,6 +38,16 @@ func (f File) Installed() (found, first bool, err error) {
 	return fence != nil, fence != nil && len(before) == 0 && bytes.Contains(fence, []byte(f.line())), err
 }
 
+// Includes says whether our fence is in the file, wherever, and includes f.Include.
+func (f File) Includes() (bool, error) {
+	text, err := os.ReadFile(f.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	_, fence, _ := cut(text)
+	return bytes.Contains(fence, []byte(f.line())), err
+}
+
 func (f File) line() string { return "Include " + quote(f.Include) + "\n" }
 
 // Install puts the fence at the top: what stands in a Host block counts for that

@@ -25,12 +25,15 @@ import (
 
 // Server serves clients of one VM.
 type Server struct {
+	VM      string          // its name
 	HostKey string          // file of the VM's private key
 	UserKey string          // the only key that is let in, as in authorized_keys
 	Guest   *guestwire.Conn // streams on it reach the guest
 	UID     uint32          // of a user that the guest lacks and is asked for
 	Welcome func()          // called once a client was let in
 	Agent   bool            // the client's key agent may be forwarded
+	Notice  string          // what a shell on a terminal opens with, "" for nothing
+	Env     []string        // KEY=VALUE, of each command; the client's own wins
 }
 
 // farewell is how long sessions may take to say why their guest is gone.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 
@@ -70,13 +71,22 @@ func (s *session) request(r *ssh.Request) error {
 	case "auth-agent-req@openssh.com":
 		return s.offerAgent()
 	case "shell":
-		return s.start(guestwire.Exec{Argv: []string{defaultShell}, Program: guestwire.ProgramLogin})
+		return s.shell()
 	case "exec":
 		return s.exec(r.Payload)
 	case "subsystem":
 		return s.subsystem(r.Payload)
 	}
 	return errNotOffered
+}
+
+// shell starts the user's own, and says first what somebody at a terminal should know.
+func (s *session) shell() error {
+	err := s.start(guestwire.Exec{Argv: []string{defaultShell}, Program: guestwire.ProgramLogin})
+	if err == nil && s.pty != nil && s.c.server.Notice != "" {
+		s.say(s.c.server.Notice)
+	}
+	return err
 }
 
 // defaultShell is that of users without one of their own.
@@ -109,7 +119,7 @@ func (s *session) start(e guestwire.Exec) (err error) {
 	}
 	e.User, e.UID, e.Stdin = s.c.user, s.c.server.UID, true
 	// What tells programs that somebody is there by SSH.
-	e.Env = []string{"SSH_CLIENT=127.0.0.1 0 22", "SSH_CONNECTION=127.0.0.1 0 127.0.0.1 22"}
+	e.Env = append(slices.Clone(s.c.server.Env), "SSH_CLIENT=127.0.0.1 0 22", "SSH_CONNECTION=127.0.0.1 0 127.0.0.1 22")
 	if p := s.pty; p != nil {
 		e.TTY, e.Rows, e.Cols = true, short(p.Rows), short(p.Cols)
 		e.Env = append(e.Env, "TERM="+p.Term)
@@ -184,7 +194,7 @@ func (s *session) complain(err error) {
 	}
 	s.say(err.Error())
 	for _, h := range banger.HintsOf(err) {
-		_, _ = fmt.Fprintf(s.ch.Stderr(), "hint: %s\r\n", h)
+		_, _ = fmt.Fprintf(s.ch.Stderr(), "hint: %s\r\n", banger.NameVM(h, s.c.server.VM))
 	}
 }
 

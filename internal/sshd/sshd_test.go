@@ -72,6 +72,7 @@ func TestStreamsAreKeptApartAndInputEnds(t *testing.T) {
 
 func TestEnvironmentComesButForTheLanguage(t *testing.T) {
 	r := newRig(t)
+	r.server.Env = []string{"FOO=ours", "BAR=ours"}
 	s := r.session(r.connect())
 	if err := s.Setenv("FOO", "a b"); err != nil {
 		t.Error(err)
@@ -81,8 +82,8 @@ func TestEnvironmentComesButForTheLanguage(t *testing.T) {
 			t.Errorf("%s was taken", name)
 		}
 	}
-	out, err := s.Output(`echo "$FOO" $LANG ${SSH_CONNECTION:+ssh}`)
-	if err != nil || string(out) != "a b C.UTF-8 ssh\n" {
+	out, err := s.Output(`echo "$FOO" $BAR $LANG ${SSH_CONNECTION:+ssh}`)
+	if err != nil || string(out) != "a b ours C.UTF-8 ssh\n" {
 		t.Errorf("got %q, %v", out, err)
 	}
 }
@@ -108,6 +109,39 @@ func TestTerminalHasItsSizeAndIsResized(t *testing.T) {
 	}
 	if lines.Scan(); strings.TrimSpace(lines.Text()) != "resized" {
 		t.Errorf("after the resize: %q", lines.Text())
+	}
+}
+
+// Somebody at a terminal is told what a shell opens with; a command is not.
+func TestShellOnATerminalOpensWithTheNotice(t *testing.T) {
+	r := newRig(t)
+	r.server.Notice = "network: none"
+	for _, c := range []struct {
+		pty, shell bool
+		want       string
+	}{{true, true, "banger: network: none\r\n"}, {false, true, ""}, {true, false, ""}} {
+		s := r.session(r.connect())
+		var said strings.Builder
+		s.Stderr = &said
+		if c.shell {
+			s.Stdin = strings.NewReader("exit\n")
+		}
+		if c.pty {
+			if err := s.RequestPty("xterm", 11, 22, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		begin := func() error { return s.Start("true") }
+		if c.shell {
+			begin = s.Shell
+		}
+		err := begin()
+		if err == nil {
+			err = s.Wait()
+		}
+		if err != nil || said.String() != c.want {
+			t.Errorf("%+v: stderr has %q, %v", c, said.String(), err)
+		}
 	}
 }
 
@@ -140,7 +174,7 @@ func TestClientThatLeavesEndsItsCommand(t *testing.T) {
 		t.Fatalf("got %q, %v", line, err)
 	}
 	_ = c.Close()
-	for deadline := time.Now().Add(8 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 		if got, err := os.ReadFile(filepath.Join(r.home, "ended")); err == nil && string(got) == "HUP\n" {
 			return
 		} else if time.Now().After(deadline) {

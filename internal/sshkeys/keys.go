@@ -78,7 +78,7 @@ func readPublic(path string) (ssh.PublicKey, error) {
 	}
 	public, err := os.ReadFile(path + ".pub")
 	if err != nil {
-		return nil, banger.Errorf(banger.BadRequest, "it is no private key that can be read, and there is no %s.pub", filepath.Base(path)).
+		return nil, banger.Errorf(banger.Conflict, "it is no private key that can be read, and there is no %s.pub", filepath.Base(path)).
 			Hint("ssh-keygen -y -f %s > %s.pub", path, path)
 	}
 	key, _, _, _, err := ssh.ParseAuthorizedKey(public)

@@ -164,7 +164,7 @@ func TestUsersOwnKeyIsRead(t *testing.T) {
 		}
 	}
 	_ = os.Remove(path + ".pub")
-	if _, err := r.User(path); banger.CodeOf(err) != banger.BadRequest || len(banger.HintsOf(err)) == 0 {
+	if _, err := r.User(path); banger.CodeOf(err) != banger.Conflict || len(banger.HintsOf(err)) == 0 {
 		t.Errorf("without a public half: %v", err)
 	}
 	if _, err := r.User(path + "-none"); err == nil || !strings.Contains(err.Error(), "ssh_key_path") {

@@ -71,6 +71,9 @@ func (ap *applier) apply(root, journals string, changes []Change, git Git) (done
 		done.Already = len(changes)
 		return done, err
 	}
+	if err := t.checkRoom(todo); err != nil {
+		return done, err
+	}
 	a := &applying{tree: t, journal: &journal{root: root, staging: StagingPrefix + rand.Text()}, step: ap.step}
 	if err := a.run(journals, todo, git); err != nil {
 		return done, err
@@ -95,6 +98,10 @@ type applying struct {
 // run writes all that is new, then in the journal what is about to happen, and
 // then does it.
 func (a *applying) run(journals string, todo []Change, git Git) error {
+	return asNoSpace(a.tryAll(journals, todo, git))
+}
+
+func (a *applying) tryAll(journals string, todo []Change, git Git) error {
 	if err := a.journal.write(journals); err != nil {
 		return banger.Errorf(banger.Internal, "cannot write the journal: %w", err)
 	}
@@ -108,7 +115,7 @@ func (a *applying) run(journals string, todo []Change, git Git) error {
 	}
 	if err != nil {
 		if undoErr := a.undo(); undoErr != nil {
-			return errors.Join(err, undoErr)
+			return HalfDone{errors.Join(err, undoErr)}
 		}
 	}
 	return errors.Join(err, a.end())

@@ -1,7 +1,9 @@
 package patch
 
 import (
+	"bufio"
 	"bytes"
+	"io"
 	"path"
 	"sort"
 	"strconv"
@@ -35,6 +37,7 @@ type File struct {
 type Change struct {
 	Path     string
 	Old, New File
+	Size     int64 // of the new content, in bytes; 0 where nobody asked
 }
 
 // Status says in a word what became of the path.
@@ -48,21 +51,31 @@ func (c Change) Status() string {
 	return "changed"
 }
 
-// Parse reads what "git diff-tree -r -z --raw --no-abbrev --no-renames" writes.
-func Parse(raw []byte) (changes []Change, err error) {
-	for len(raw) > 0 {
-		head, rest, ok := bytes.Cut(raw, []byte{0})
-		name, rest, ok2 := bytes.Cut(rest, []byte{0})
-		if !ok || !ok2 {
-			return nil, garbled()
+// Read reads what "git diff-tree -r -z --raw --no-abbrev --no-renames" writes. It
+// keeps nothing but the changes: of a guest there may be very many.
+func Read(raw io.Reader) (changes []Change, err error) {
+	r := bufio.NewReaderSize(raw, 64<<10)
+	for {
+		head, err := r.ReadString(0)
+		if err == io.EOF && head == "" {
+			return changes, nil
 		}
-		c := Change{Path: string(name)}
-		if err := c.parse(string(head)); err != nil {
+		var name string
+		if err == nil {
+			name, err = r.ReadString(0)
+		}
+		if err == io.EOF {
+			err = garbled()
+		}
+		if err != nil {
 			return nil, err
 		}
-		changes, raw = append(changes, c), rest
+		c := Change{Path: strings.TrimSuffix(name, "\x00")}
+		if err := c.parse(strings.TrimSuffix(head, "\x00")); err != nil {
+			return nil, err
+		}
+		changes = append(changes, c)
 	}
-	return changes, nil
 }
 
 // parse reads ":OLDMODE NEWMODE OLDID NEWID STATUS".
@@ -94,7 +107,7 @@ func parseFile(mode, id string) (File, error) {
 
 func garbled() error { return banger.Errorf(banger.Internal, "cannot read git's list of changes") }
 
-// format is the inverse of Parse.
+// format is the inverse of Read.
 func (c Change) format(b *bytes.Buffer) {
 	id := func(f File) string {
 		if f.ID == "" {

@@ -53,7 +53,7 @@ func readJournal(file string) (*journal, error) {
 		return nil, errors.New("it is not whole")
 	}
 	j := &journal{file: file, root: string(parts[0]), staging: string(parts[1])}
-	j.changes, err = Parse(parts[2])
+	j.changes, err = Read(bytes.NewReader(parts[2]))
 	return j, err
 }
 

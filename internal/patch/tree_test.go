@@ -171,13 +171,13 @@ func TestListsOfChangesAreReadAsTheyAreWritten(t *testing.T) {
 	for _, change := range changes {
 		change.format(&b)
 	}
-	got, err := Parse(b.Bytes())
+	got, err := Read(bytes.NewReader(b.Bytes()))
 	if err != nil || fmt.Sprint(got) != fmt.Sprint(changes) {
 		t.Errorf("%v, %v, want %v", got, err, changes)
 	}
 	for _, bad := range []string{"x", ":100644 100644 a b M\x00f\x00", ":100666 100644 " + strings.Repeat("0", 40) + " " + strings.Repeat("0", 40) + " M\x00f\x00",
 		b.String()[:b.Len()-1]} {
-		if got, err := Parse([]byte(bad)); err == nil {
+		if got, err := Read(strings.NewReader(bad)); err == nil {
 			t.Errorf("%q was read as %v", bad, got)
 		}
 	}

@@ -3,17 +3,34 @@ package patch
 import (
 	"errors"
 	"os"
+	"path"
 	"path/filepath"
 	"strconv"
 
 	"banger"
 )
 
+// HalfDone is the failure of an apply that could not be taken back, or not yet.
+type HalfDone struct{ error }
+
+// Unwrap gives the failure.
+func (h HalfDone) Unwrap() error { return h.error }
+
 // undo takes back whatever was done of an apply, in whatever state that is. It
 // touches no path that is neither as it was nor as it was to become: somebody
 // else's work is there. It can be repeated.
 func (a *applying) undo() error {
 	var left []string
+	var full error
+	note := func(c Change, ok bool, err error) {
+		switch {
+		case isFull(err):
+			full = err
+		case err != nil || !ok:
+			left = append(left, c.Path)
+		}
+	}
+	a.dropNew()
 	had := map[string]bool{} // directories that were there before
 	for _, c := range a.journal.changes {
 		if c.Old.Mode != Absent {
@@ -21,55 +38,74 @@ func (a *applying) undo() error {
 		}
 	}
 	for _, c := range a.journal.changes {
-		if c.Old.Mode == Absent && !a.undoNew(c, had) {
-			left = append(left, c.Path)
+		if c.Old.Mode == Absent {
+			ok, err := a.undoNew(c, had)
+			note(c, ok, err)
 		}
 	}
 	for _, c := range a.journal.changes {
-		if c.Old.Mode != Absent && !a.undoOld(c) {
-			left = append(left, c.Path)
+		if c.Old.Mode != Absent {
+			ok, err := a.undoOld(c)
+			note(c, ok, err)
 		}
+	}
+	if full != nil {
+		return HalfDone{banger.Errorf(banger.NoSpace, "cannot undo an interrupted apply to %s: %w", a.path, full).
+			Hint("once there is room, banger vm workspace status VM tries again")}
 	}
 	if len(left) == 0 {
 		return nil
 	}
 	// What was there stays where it can be found, and nobody tries again.
-	return errors.Join(banger.Errorf(banger.Conflict, "cannot undo an interrupted apply: %s changed since", quoted(left)).
-		Hint("what was there before is in %s", filepath.Join(a.path, a.old(""))), os.Remove(a.journal.file))
+	err := banger.Errorf(banger.Conflict, "cannot undo an interrupted apply: %s changed since", quoted(left)).
+		Hint("what was there before is in %s", filepath.Join(a.path, a.old("")))
+	return HalfDone{errors.Join(err, os.Remove(a.journal.file))}
+}
+
+// dropNew removes what has not come into its place: nobody needs it, and to undo may
+// take room.
+func (a *applying) dropNew() {
+	if root, err := os.OpenRoot(a.path); err == nil {
+		_ = root.RemoveAll(path.Join(a.journal.staging, "new"))
+		_ = root.Close()
+	}
 }
 
 // undoNew removes what was not there before.
-func (a *applying) undoNew(c Change, had map[string]bool) bool {
+func (a *applying) undoNew(c Change, had map[string]bool) (ok bool, err error) {
 	have, err := a.look(c.Path, c.New.ID)
 	var in *blocked
 	switch {
 	case errors.As(err, &in): // another change has not made room yet
-		return true
+		return true, nil
 	case err != nil:
-		return false
+		return false, err
 	case have == c.New:
 		err = a.remove(c.Path)
 	}
 	a.prune(c.Path, had) // also directories that were made for it and nothing more
-	return err == nil && (have == c.New || have.Mode == Absent || have.Mode == directory)
+	return have == c.New || have.Mode == Absent || have.Mode == directory, err
 }
 
 // undoOld brings back what was replaced or removed.
-func (a *applying) undoOld(c Change) bool {
+func (a *applying) undoOld(c Change) (ok bool, err error) {
 	if !a.exists(a.old(c.Path)) {
-		return true // it was not its turn yet
+		return true, nil // it was not its turn yet
 	}
 	have, err := a.look(c.Path, c.Old.ID)
 	if err == nil && have.Mode == directory && a.clear(c.Path) == nil {
 		have = File{} // made for what was to come in it
 	}
-	if err == nil && have == c.Old {
-		return true
+	if err != nil || have == c.Old {
+		return err == nil, err
 	}
-	if err != nil || have != c.New && have.Mode != Absent || a.makeParent(c.Path) != nil {
-		return false
+	if have != c.New && have.Mode != Absent {
+		return false, nil
 	}
-	return a.move(a.old(c.Path), c.Path, have.Mode == Absent) == nil
+	if err := a.makeParent(c.Path); err != nil {
+		return false, err
+	}
+	return true, a.move(a.old(c.Path), c.Path, have.Mode == Absent)
 }
 
 func quote(p string) string { return strconv.Quote(p) }

@@ -2,6 +2,7 @@ package workspace
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -29,7 +30,7 @@ func newCheckout(ctx context.Context, root string, q *quarantine, changes []patc
 	if err != nil {
 		return nil, err
 	}
-	c := &checkout{ctx: ctx, git: repo.git.with("GIT_ALTERNATE_OBJECT_DIRECTORIES=" + quoted(filepath.Join(q.dir, "objects")))}
+	c := &checkout{ctx: ctx, git: repo.git.within(receiving).with("GIT_ALTERNATE_OBJECT_DIRECTORIES=" + quoted(filepath.Join(q.dir, "objects")))}
 	c.git.dir = root
 	c.modes = repo.config.all["core.filemode"] != "false"
 	return c, c.findConverted(repo.config, changes)
@@ -40,24 +41,42 @@ func newCheckout(ctx context.Context, root string, q *quarantine, changes []patc
 // as it is.
 func (c *checkout) findConverted(conf config, changes []patch.Change) error {
 	crlf := conf.all["core.autocrlf"] == "true" || conf.all["core.eol"] == "crlf"
-	var in strings.Builder
-	for _, change := range changes {
+	in := &texts{changes: changes, text: func(change patch.Change) string {
 		if change.New.Mode == patch.Plain || change.New.Mode == patch.Executable {
-			in.WriteString(change.Path + "\x00")
+			return change.Path + "\x00"
 		}
-	}
-	out, err := c.git.feed(c.ctx, strings.NewReader(in.String()), "check-attr", "-z", "--stdin", "text", "eol", "ident", "working-tree-encoding")
+		return ""
+	}}
 	c.converted = map[string]bool{}
-	items := split(out)
-	for i := 0; i+2 < len(items); i += 3 {
-		switch path, name, value := items[i], items[i+1], items[i+2]; {
-		case name == "text" && crlf && value != "unset",
-			name == "eol" && value == "crlf",
-			(name == "ident" || name == "working-tree-encoding") && value != "unspecified" && value != "unset":
-			c.converted[path] = true
+	return c.git.read(c.ctx, in, func(r io.Reader) error {
+		return eachThree(r, func(path, name, value string) {
+			switch {
+			case name == "text" && crlf && value != "unset",
+				name == "eol" && value == "crlf",
+				(name == "ident" || name == "working-tree-encoding") && value != "unspecified" && value != "unset":
+				c.converted[path] = true
+			}
+		})
+	}, "check-attr", "-z", "--stdin", "text", "eol", "ident", "working-tree-encoding")
+}
+
+// eachThree reads items that end in NUL, three at a time.
+func eachThree(from io.Reader, f func(a, b, c string)) error {
+	r := bufio.NewReaderSize(from, 64<<10)
+	for {
+		var items [3]string
+		for i := range items {
+			item, err := r.ReadString(0)
+			if err == io.EOF {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			items[i] = strings.TrimSuffix(item, "\x00")
 		}
+		f(items[0], items[1], items[2])
 	}
-	return err
 }
 
 // Copy gives a content.
@@ -66,7 +85,7 @@ func (c *checkout) Copy(w io.Writer, id, path string) (err error) {
 		return c.git.stream(c.ctx, nil, w, "cat-file", "--filters", "--path="+path, id)
 	}
 	if c.raw == nil {
-		if c.raw, err = startCatFile(c.git.command(c.ctx, "cat-file", "--batch")); err != nil {
+		if c.raw, err = c.git.catFile(c.ctx); err != nil {
 			return err
 		}
 	}
@@ -101,12 +120,16 @@ func (c *checkout) close() {
 
 // catFile is a git that gives one object after the other.
 type catFile struct {
-	cmd *exec.Cmd
-	to  io.WriteCloser
-	out *bufio.Reader
+	cmd       *exec.Cmd
+	bounds    bounds
+	to        io.WriteCloser
+	out       *bufio.Reader
+	complaint bytes.Buffer
 }
 
-func startCatFile(cmd *exec.Cmd) (*catFile, error) {
+// catFile starts one. Large contents go through it in pieces.
+func (g git) catFile(ctx context.Context) (*catFile, error) {
+	cmd := g.command(ctx, "-c", "core.bigFileThreshold=1m", "cat-file", "--batch")
 	to, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err
@@ -115,27 +138,47 @@ func startCatFile(cmd *exec.Cmd) (*catFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &catFile{cmd, to, bufio.NewReaderSize(out, 64<<10)}, cmd.Start()
+	c := &catFile{cmd: cmd, bounds: g.bounds, to: to, out: bufio.NewReaderSize(out, 64<<10)}
+	cmd.Stderr = &c.complaint
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	if err := g.bounds.set(cmd.Process.Pid); err != nil {
+		c.close()
+		return nil, err
+	}
+	return c, nil
 }
 
 func (c *catFile) copy(w io.Writer, id string) error {
 	if _, err := io.WriteString(c.to, id+"\n"); err != nil {
-		return err
+		return c.failed(err)
 	}
 	head, err := c.out.ReadString('\n')
 	if err != nil {
-		return err
+		return c.failed(err)
 	}
 	var got, kind string
 	var size int64
 	if n, _ := fmt.Sscan(head, &got, &kind, &size); n != 3 || got != id || kind != "blob" {
 		return fmt.Errorf("the guest did not send the content %s", id)
 	}
-	if _, err := io.CopyN(w, c.out, size); err != nil {
+	n, err := io.CopyN(w, c.out, size)
+	if errors.Is(err, io.EOF) && n < size {
+		return c.failed(err)
+	}
+	if err == nil {
+		_, err = c.out.Discard(1) // the line's end
+	}
+	return err
+}
+
+// failed says why git ended before it was told to.
+func (c *catFile) failed(err error) error {
+	if ended := c.cmd.Wait(); ended == nil {
 		return err
 	}
-	_, err = c.out.Discard(1) // the line's end
-	return err
+	return c.bounds.explain(&gitError{args: []string{"cat-file"}, complaint: c.complaint.String(), err: err}, c.cmd.ProcessState)
 }
 
 // close ends it, also before everything was read.

@@ -45,6 +45,7 @@ type Work struct {
 	Base, Tree string         // what was brought in, or another commit's; what there is now
 	Changes    []patch.Change // from the one to the other, by path
 	quarantine *quarantine
+	large      []string // paths that a patch does not show by lines
 }
 
 // Taking says what to take out of a guest.
@@ -90,13 +91,14 @@ func (w *Work) takeOut(ctx context.Context, g Runner, t Taking) (err error) {
 	if err := w.fetch(ctx, g, t); err != nil || w.Base == w.Tree {
 		return err
 	}
-	if w.Changes, err = w.quarantine.changes(ctx, w.Base, w.Tree); err != nil || t.objects {
+	if w.Changes, err = w.quarantine.changes(ctx, w.Base, w.Tree, comparing); err != nil {
 		return err
 	}
-	whole, err := w.quarantine.has(ctx, w.Changes)
-	if err == nil && !whole {
+	found, err := w.quarantine.weigh(ctx, w.Changes)
+	if err == nil && !found.whole && !t.objects {
 		return errOtherFiles
 	}
+	w.large = found.large
 	return err
 }
 
@@ -169,7 +171,7 @@ func (w *Work) takeIn(ctx context.Context, r *bufio.Reader, t Taking) error {
 		return nil
 	}
 	if files {
-		if err := w.quarantine.takeFiles(ctx, r); err != nil {
+		if err := w.quarantine.takeFiles(ctx, r, receiving); err != nil {
 			return unreadable(err)
 		}
 	}
@@ -180,7 +182,7 @@ func (w *Work) takeIn(ctx context.Context, r *bufio.Reader, t Taking) error {
 }
 
 func unreadable(err error) error {
-	return banger.Errorf(banger.Internal, "cannot read what the guest sent: %w", err)
+	return banger.Wrap(err, "cannot read what the guest sent")
 }
 
 // isID says whether something is git's name of an object, of the same kind as
@@ -193,11 +195,14 @@ func isID(id, like string) bool {
 func (t Taking) failed(status int, complaint string) error {
 	switch status {
 	case noRepository:
-		return banger.Errorf(banger.NotFound, "there is no repository at %s in the guest any more", t.Path)
+		return banger.Errorf(banger.NotFound, "there is no repository at %s in the guest any more", t.Path).
+			Hint("banger vm workspace prepare %s PATH brings it in again", banger.ThisVM)
 	case noBase:
-		return banger.Errorf(banger.NotFound, "the guest's repository no longer knows what was brought in")
+		return banger.Errorf(banger.NotFound, "the guest's repository no longer knows what was brought in").
+			Hint("banger vm cp %s:%s DIR copies the files out", banger.ThisVM, banger.ShellWord(t.Path))
 	case noCommit:
-		return banger.Errorf(banger.NotFound, "the guest's repository has no commit %q", t.Commit)
+		return banger.Errorf(banger.NotFound, "the guest's repository has no commit %q", t.Commit).
+			Hint("banger exec %s -- git log --oneline --all lists those it has", banger.ThisVM)
 	case dirtyBase:
 		return banger.Errorf(banger.Conflict, "what was brought in is not a commit but a tree with changes, and commits after it are not all of the work").
 			Hint("--format patch holds all of it")
@@ -206,7 +211,8 @@ func (t Taking) failed(status int, complaint string) error {
 	case merges:
 		return banger.Errorf(banger.Conflict, "there are merges among the guest's commits, which mails cannot hold").Hint("--format patch holds what came of them")
 	case noProgram:
-		return banger.Errorf(banger.Unavailable, "the guest has no git")
+		return banger.Errorf(banger.Unavailable, "the guest has no git").
+			Hint("banger vm cp %s:%s DIR copies the files out", banger.ThisVM, banger.ShellWord(t.Path))
 	}
 	if complaint = strings.TrimSpace(complaint); complaint == "" {
 		return banger.Errorf(banger.Internal, "the guest ended with status %d", status)
@@ -215,17 +221,28 @@ func (t Taking) failed(status int, complaint string) error {
 }
 
 // Patch writes the work as a patch that git applies. It is made by the host's
-// git, of objects alone.
+// git, of objects alone. Where it fails, a part of it may have been written.
 func (w *Work) Patch(ctx context.Context, to io.Writer) error {
+	err := w.patch(ctx, to, printing)
+	if errors.As(err, new(overdrawn)) {
+		return banger.Errorf(banger.CodeOf(err), "cannot make a patch: %w", err).Hint("--apply makes the changes without one")
+	}
+	return err
+}
+
+func (w *Work) patch(ctx context.Context, to io.Writer, most bounds) error {
 	if len(w.Changes) == 0 {
 		return nil
+	}
+	if err := w.quarantine.attributes(asBinary(w.large)); err != nil {
+		return err
 	}
 	args := []string{"diff-tree", "-r", "-p", "--binary", "--full-index", "--no-renames", "--no-color", "--no-ext-diff", "--no-textconv",
 		"--src-prefix=a/", "--dst-prefix=b/"}
 	if w.onlyNewRepositories() {
 		args = append(args, "--ignore-submodules=all")
 	}
-	return w.quarantine.stream(ctx, nil, to, append(args, w.Base, w.Tree)...)
+	return w.quarantine.within(most).stream(ctx, nil, to, append(args, w.Base, w.Tree)...)
 }
 
 // Mailbox writes the guest's commits since t.Commit as mails that "git am" takes,
@@ -244,10 +261,18 @@ func Mailbox(ctx context.Context, g Runner, t Taking, to io.Writer) (dirty bool,
 			return unreadable(err)
 		}
 		dirty = line == "dirty\n"
-		_, err = io.Copy(to, r)
-		return err
+		return copyUpTo(largestPack, to, r)
 	})
 	return dirty, err
+}
+
+// copyUpTo copies all there is, unless it is more than that.
+func copyUpTo(most int64, to io.Writer, from io.Reader) error {
+	n, err := io.Copy(to, io.LimitReader(from, most+1))
+	if err == nil && n > most {
+		err = banger.Errorf(banger.Conflict, "what the guest sent is larger than %d bytes", most)
+	}
+	return err
 }
 
 // Repositories lists other repositories among the changes: submodules whose

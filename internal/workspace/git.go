@@ -35,6 +35,7 @@ type git struct {
 	dir      string
 	env      []string // on top of the scrubbed environment
 	settings []string // KEY=VALUE of its configuration
+	bounds   bounds
 }
 
 // with is g with more environment, as KEY=VALUE.
@@ -67,12 +68,29 @@ func (g git) list(ctx context.Context, args ...string) ([]string, error) {
 	return split(out), err
 }
 
+// read is run for what prints more than is to be kept.
+func (g git) read(ctx context.Context, in io.Reader, read func(io.Reader) error, args ...string) error {
+	r, w := io.Pipe()
+	done := make(chan error, 1)
+	go func() {
+		err := read(r)
+		_ = r.CloseWithError(errEnough)
+		done <- err
+	}()
+	err := g.stream(ctx, in, w, args...)
+	_ = w.CloseWithError(err)
+	if readErr := <-done; readErr != nil {
+		return readErr
+	}
+	return err
+}
+
 // stream runs git between two streams.
 func (g git) stream(ctx context.Context, in io.Reader, out io.Writer, args ...string) error {
 	var complaint bytes.Buffer
 	cmd := g.command(ctx, args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, out, &complaint
-	err := cmd.Run()
+	err := g.bounds.run(cmd)
 	switch {
 	case err == nil:
 		return nil
@@ -81,7 +99,8 @@ func (g git) stream(ctx context.Context, in io.Reader, out io.Writer, args ...st
 	case errors.Is(err, exec.ErrNotFound):
 		return banger.Errorf(banger.Unavailable, "cannot run git: it is not installed").Hint("sudo apt-get install git")
 	}
-	return &gitError{args: command(args), status: cmd.ProcessState.ExitCode(), complaint: complaint.String(), err: err}
+	failed := &gitError{args: command(args), status: cmd.ProcessState.ExitCode(), complaint: complaint.String(), err: err}
+	return g.bounds.explain(failed, cmd.ProcessState)
 }
 
 // command is git, about to be run.

@@ -96,7 +96,7 @@ func (o *Options) check() error {
 		return banger.Errorf(banger.BadRequest, "a depth contradicts the mode full, which has all of the history")
 	case o.From != "" && o.Branch == "":
 		return banger.Errorf(banger.BadRequest, "cannot begin at %q without a new branch", o.From).
-			Hint("--branch NAME --from %s", o.From)
+			Hint("--branch NAME --from %s", banger.ShellWord(o.From))
 	}
 	o.Depth = max(o.Depth, 1)
 	return nil
@@ -200,18 +200,24 @@ func open(ctx context.Context, path string) (repository, error) {
 	case err != nil:
 		return repository{}, banger.Errorf(banger.BadRequest, "cannot bring %s in: %w", path, err)
 	case !info.IsDir():
-		return repository{}, banger.Errorf(banger.BadRequest, "cannot bring %s in: it is a file", path).Hint("banger vm cp %s VM:", path)
+		return repository{}, banger.Errorf(banger.BadRequest, "cannot bring %s in: it is a file", path).Hint("banger vm cp %s VM:", banger.ShellWord(path))
 	}
 	r := repository{git: git{dir: abs}}
+	configured := make(chan error, 1)
+	go func() { // beside the other question: whoever starts a VM waits for both
+		var err error
+		r.config, err = readConfig(ctx, git{dir: abs})
+		configured <- err
+	}()
 	out, err := r.git.run(ctx, "rev-parse", "--is-bare-repository", "--absolute-git-dir", "--git-common-dir",
 		"--show-object-format", "--show-prefix", "--show-toplevel")
+	unread := <-configured
 	if err := r.understand(path, strings.Split(string(out), "\n"), err); err != nil {
 		return r, err
 	}
 	r.git.dir = r.root
-	r.config, err = readConfig(ctx, r.git)
 	r.git.settings = r.config.filtersOff()
-	return r, banger.Wrap(err, "cannot read the configuration of %s", r.root)
+	return r, banger.Wrap(unread, "cannot read the configuration of %s", r.root)
 }
 
 func (r *repository) understand(path string, lines []string, err error) error {
@@ -221,13 +227,13 @@ func (r *repository) understand(path string, lines []string, err error) error {
 		return err
 	case len(lines) > 0 && lines[0] == "true":
 		return banger.Errorf(banger.BadRequest, "cannot bring %s in: it is a bare repository, without files", path).
-			Hint("git clone %s makes one with files", path)
+			Hint("git clone %s makes one with files", banger.ShellWord(path))
 	case err != nil && len(lines) > 1:
 		return banger.Errorf(banger.BadRequest, "cannot bring %s in: it is inside a git directory", path)
 	case err != nil && strings.Contains(failed.complaint, "not a git repository"):
 		return banger.Errorf(banger.BadRequest, "cannot bring %s in: it is not in a git repository", path).
-			Hint("git -C %s init makes it one", path).
-			Hint("banger vm cp %s VM:/root/ copies it as it is", path)
+			Hint("git -C %s init makes it one", banger.ShellWord(path)).
+			Hint("banger vm cp %s VM:/root/ copies it as it is", banger.ShellWord(path))
 	case err != nil:
 		return banger.Errorf(banger.BadRequest, "cannot bring %s in: %w", path, err)
 	case len(lines) != 7:
@@ -317,18 +323,4 @@ func Again(w banger.Workspace) Options {
 		o.Branch = w.Branch
 	}
 	return o
-}
-
-// Head is the commit that would be brought in once more: the one the repository is
-// at now, "" before the first, or the one its branch was asked to begin at.
-func Head(ctx context.Context, w banger.Workspace) (string, error) {
-	g, ref := git{dir: w.SourcePath}, "HEAD"
-	if w.From != "" {
-		ref = w.From
-	}
-	head, err := g.line(ctx, "rev-parse", "--verify", "--quiet", "--end-of-options", ref+"^{commit}")
-	if failed(err) == 1 && w.From == "" {
-		return "", nil
-	}
-	return head, err
 }

@@ -54,7 +54,7 @@ func (c *Cargo) Deliver(ctx context.Context, to Target) (*Prepared, error) {
 		err = d.anew(ctx)
 	default:
 		err = banger.Errorf(banger.Conflict, "cannot bring %s to %s: something is there already", c.plan.Root, to.Path).
-			Hint("--guest-path DIR takes another place, --force takes this one")
+			Hint("--guest-path DIR takes another place; --force deletes what is there and takes this one")
 	}
 	if err != nil {
 		return nil, err

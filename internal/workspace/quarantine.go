@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -98,6 +97,12 @@ func (q *quarantine) furnish(like string) error {
 	return err
 }
 
+// attributes sets those of the files in it.
+func (q *quarantine) attributes(text string) error {
+	dir := filepath.Join(q.dir, "info")
+	return errors.Join(os.MkdirAll(dir, 0o700), os.WriteFile(filepath.Join(dir, "attributes"), []byte(text), 0o600))
+}
+
 func (q *quarantine) close() {
 	_ = os.RemoveAll(q.dir)
 	if q.held != nil {
@@ -107,21 +112,21 @@ func (q *quarantine) close() {
 
 // take reads a pack. Git names every object in it anew, by its content.
 func (q *quarantine) take(ctx context.Context, pack io.Reader) error {
-	return q.stream(ctx, pack, io.Discard, "index-pack", "--stdin", fmt.Sprintf("--max-input-size=%d", int64(largestPack)))
+	return q.within(receiving).stream(ctx, pack, io.Discard, "index-pack", "--stdin", fmt.Sprintf("--max-input-size=%d", int64(largestPack)))
 }
 
 // changes is what leads from one tree to another, checked: by what is refused
 // here, and by git's own index.
-func (q *quarantine) changes(ctx context.Context, from, to string) ([]patch.Change, error) {
-	raw, err := q.run(ctx, "diff-tree", "-r", "-z", "--raw", "--no-abbrev", "--no-renames", from, to)
+func (q *quarantine) changes(ctx context.Context, from, to string, most bounds) ([]patch.Change, error) {
+	var changes []patch.Change
+	err := q.within(most).read(ctx, nil, func(r io.Reader) (err error) {
+		changes, err = patch.Read(r)
+		return err
+	}, "diff-tree", "-r", "-z", "--raw", "--no-abbrev", "--no-renames", from, to)
 	if err != nil {
-		return nil, err
+		return nil, banger.Wrap(err, "cannot compare what the guest sent with what it was given")
 	}
-	changes, err := patch.Parse(raw)
-	if err == nil {
-		err = patch.Check(changes)
-	}
-	if err != nil {
+	if err := patch.Check(changes); err != nil {
 		return nil, err
 	}
 	return changes, q.tryIndex(ctx, changes)
@@ -130,13 +135,13 @@ func (q *quarantine) changes(ctx context.Context, from, to string) ([]patch.Chan
 // tryIndex puts the new files into an index, which refuses what git would never
 // check out on any system.
 func (q *quarantine) tryIndex(ctx context.Context, changes []patch.Change) error {
-	var info strings.Builder
-	for _, c := range changes {
-		if c.New.Mode != patch.Absent {
-			fmt.Fprintf(&info, "%06o %s\t%s\x00", uint32(c.New.Mode), c.New.ID, c.Path)
+	info := &texts{changes: changes, text: func(c patch.Change) string {
+		if c.New.Mode == patch.Absent {
+			return ""
 		}
-	}
-	_, err := q.feed(ctx, strings.NewReader(info.String()),
+		return fmt.Sprintf("%06o %s\t%s\x00", uint32(c.New.Mode), c.New.ID, c.Path)
+	}}
+	_, err := q.within(comparing).feed(ctx, info,
 		"-c", "core.protectNTFS=true", "-c", "core.protectHFS=true", "update-index", "-z", "--index-info")
 	if err != nil {
 		return banger.Errorf(banger.Conflict, "the guest's tree holds a path that git refuses: %w", err)

@@ -8,13 +8,11 @@ import (
 	"fmt"
 	"io"
 	"strings"
-
-	"banger/internal/patch"
 )
 
 // takeFiles reads an archive of files that changed. Of them only the contents are
 // taken, as objects that git names anew; where they belong, trees say.
-func (q *quarantine) takeFiles(ctx context.Context, r *bufio.Reader) error {
+func (q *quarantine) takeFiles(ctx context.Context, r *bufio.Reader, most bounds) error {
 	contents, to := io.Pipe()
 	read := make(chan error, 1)
 	go func() {
@@ -22,7 +20,7 @@ func (q *quarantine) takeFiles(ctx context.Context, r *bufio.Reader) error {
 		_ = to.CloseWithError(err)
 		read <- err
 	}()
-	err := q.stream(ctx, contents, io.Discard, "-c", "core.bigFileThreshold=1m", "-c", "pack.compression=0", "-c", "fastimport.unpackLimit=1",
+	err := q.within(most).stream(ctx, contents, io.Discard, "-c", "core.bigFileThreshold=1m", "-c", "pack.compression=0", "-c", "fastimport.unpackLimit=1",
 		"fast-import", "--quiet", "--depth=0")
 	_ = contents.CloseWithError(errEnough)
 	if readErr := <-read; readErr != nil && !errors.Is(readErr, errEnough) {
@@ -51,7 +49,7 @@ func contentsOf(r *bufio.Reader, to io.Writer) error {
 		default: // a second name of a file; a repository's directory
 			continue
 		}
-		if left -= size; left < 0 {
+		if left -= size + headerSize; left < 0 {
 			return fmt.Errorf("the files that changed are larger than %d bytes", int64(largestPack))
 		}
 		fmt.Fprintf(w, "blob\ndata %d\n", size)
@@ -62,6 +60,9 @@ func contentsOf(r *bufio.Reader, to io.Writer) error {
 	}
 	return errors.Join(w.Flush(), skipPadding(r))
 }
+
+// headerSize is what each file takes up in an archive, an empty one too.
+const headerSize = 512
 
 // longestPadding is more than any tar fills its last record up with.
 const longestPadding = 1 << 20
@@ -75,16 +76,4 @@ func skipPadding(r *bufio.Reader) error {
 		_, _ = r.Discard(1)
 	}
 	return errors.New("the files that changed have no end")
-}
-
-// has says whether the new contents are all there.
-func (q *quarantine) has(ctx context.Context, changes []patch.Change) (bool, error) {
-	var ids strings.Builder
-	for _, c := range changes {
-		if c.New.Mode != patch.Absent && c.New.Mode != patch.Repository {
-			ids.WriteString(c.New.ID + "\n")
-		}
-	}
-	out, err := q.feed(ctx, strings.NewReader(ids.String()), "cat-file", "--batch-check")
-	return !strings.Contains(string(out), " missing\n"), err
 }

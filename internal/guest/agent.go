@@ -8,6 +8,7 @@ package guest
 import (
 	"fmt"
 	"sync"
+	"time"
 
 	"banger/internal/guestwire"
 )
@@ -23,6 +24,8 @@ type agent struct {
 	forking  sync.Mutex     // held while limits are those of a child
 	commands sync.WaitGroup // streams of commands that are not answered yet
 	incoming incoming
+
+	unattended unattended
 
 	mu      sync.Mutex
 	env     []string // the image's
@@ -49,6 +52,12 @@ type machine interface {
 	problems() []string
 	diskDir() string  // a path on the writable disk
 	layers() []string // where what the guest has written is, apart from the image
+
+	// awaitBoot waits until the machine's own init has brought it up, for
+	// limit at most, and says whether it has.
+	awaitBoot(limit time.Duration) bool
+	// askInit has the machine's own init end it; false where the agent is init.
+	askInit(timeout time.Duration, reboot bool) bool
 
 	// signalAll signals every process but the agent.
 	signalAll(sig int)

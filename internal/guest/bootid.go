@@ -18,6 +18,7 @@ const bootIDFile = "/proc/sys/kernel/random/boot_id"
 // ran is also its fork's, until that gets one of its own.
 type bootOwner struct {
 	mu      sync.Mutex
+	early   bool   // an init reads the id also in a machine that is nobody's
 	machine string // whose the boot was when its id was first read; "" before
 	mounted bool   // an id of ours is over the kernel's
 	kernels int    // descriptor of the kernel's, unread, or -1
@@ -57,7 +58,7 @@ func readBootID() string {
 func (b *bootOwner) become(s guestwire.Setup, change func() error) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if s.Anybody || s.MachineID == "" {
+	if s.Anybody && !b.early || s.MachineID == "" {
 		return nil
 	}
 	if b.machine != "" && b.machine != s.MachineID {

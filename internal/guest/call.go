@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -40,7 +41,12 @@ func (a *agent) shutdownCall(s *guestwire.Stream, params json.RawMessage) {
 		s.Fail("conflict", "the guest is shutting down already")
 		return
 	}
-	finish(s, nil, a.shutdown(time.Duration(p.TimeoutMillis)*time.Millisecond))
+	timeout := time.Duration(p.TimeoutMillis) * time.Millisecond
+	if a.machine.askInit(cmp.Or(max(0, timeout), defaultTimeout), p.Reboot) {
+		finish(s, nil, nil)
+		return
+	}
+	finish(s, nil, a.shutdown(timeout))
 	a.machine.end(p.Reboot)
 }
 
@@ -70,8 +76,14 @@ func (a *agent) dispatch(c guestwire.Call) (any, error) {
 		return with(c.Params, a.setup)
 	case guestwire.MethodClock:
 		return with(c.Params, a.clock)
+	case guestwire.MethodTime:
+		return guestwire.Clock{TimeNanos: time.Now().UnixNano()}, nil
 	case guestwire.MethodHealth:
 		return guestwire.Health{UptimeSeconds: uptime().Seconds(), Problems: a.machine.problems()}, nil
+	case guestwire.MethodBooted:
+		return guestwire.Booted{Done: a.machine.awaitBoot(bootTime)}, nil
+	case guestwire.MethodUnattended:
+		return a.unattended.read(), nil
 	case guestwire.MethodStats:
 		return stats(a.machine.diskDir())
 	case guestwire.MethodSync:
@@ -117,10 +129,10 @@ func (a *agent) clockStream(s *guestwire.Stream) {
 }
 
 func (a *agent) setup(s guestwire.Setup) (guestwire.SetupResult, error) {
-	a.mu.Lock()
-	a.env, a.workDir, a.user = s.Env, s.WorkDir, s.User
-	a.mu.Unlock()
 	failed, err := a.machine.setup(s)
+	a.mu.Lock()
+	a.env, a.workDir, a.user = append(trustEnv("", s.Trust), s.Env...), s.WorkDir, s.User
+	a.mu.Unlock()
 	if err != nil {
 		return guestwire.SetupResult{}, err
 	}

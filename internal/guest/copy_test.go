@@ -88,7 +88,12 @@ func TestTreeSurvivesBothWays(t *testing.T) {
 	if err := a.put(t, guestwire.Copy{Path: to}, stream); err != nil {
 		t.Fatal(err)
 	}
-	to = filepath.Join(to, "tree")
+	checkTree(t, filepath.Join(to, "tree"), long, when)
+}
+
+// checkTree says whether a tree is as makeTree made it.
+func checkTree(t *testing.T, to, long string, when time.Time) {
+	t.Helper()
 	if got, err := os.ReadFile(filepath.Join(to, "dir", long)); err != nil || string(got) != "content" {
 		t.Fatalf("long name holds %q, %v", got, err)
 	}
@@ -136,8 +141,9 @@ func makeTree(t *testing.T, dir, long string, when time.Time) {
 	}
 	// Or an ordinary user could not remove it.
 	t.Cleanup(func() {
-		_ = os.Chmod(filepath.Join(dir, "dir"), 0o755)
-		_ = os.Chmod(filepath.Join(filepath.Dir(dir), "to/tree/dir"), 0o755)
+		for _, name := range []string{"dir", "../to/dir", "../to/tree/dir"} {
+			_ = os.Chmod(filepath.Join(dir, name), 0o755)
+		}
 	})
 }
 

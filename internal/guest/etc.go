@@ -22,6 +22,8 @@ type etc struct {
 	hostsLine string      // ours in hosts
 	resolv    fileVersion // of a resolv.conf that is as it should be
 	gateway   [4]byte     // for a guest whose gateway is this
+	resolved  bool        // systemd-resolved may run here, and /etc/resolv.conf be its
+	trust     trust
 }
 
 func newEtc() *etc {
@@ -187,11 +189,38 @@ func (e *etc) setResolvConf(n *guestwire.Network, written string) error {
 	if now := versionOf(file); now != (fileVersion{}) && now == e.resolv && gateway == e.gateway {
 		return nil
 	}
+	if e.resolved {
+		if err := writeIfOther(resolvedDropIn, resolvedConf(gateway), 0o644); err != nil {
+			return err
+		}
+		if resolvedHas(file) {
+			e.gateway = gateway
+			return nil
+		}
+	}
 	if err := writeResolvConf(file, written, resolvConf(gateway)); err != nil {
 		return err
 	}
 	e.resolv, e.gateway = versionOf(file), gateway
 	return nil
+}
+
+// resolvedDropIn tells systemd-resolved whom to ask, whether it runs already, will
+// or never does.
+const resolvedDropIn = "/run/systemd/resolved.conf.d/10-banger.conf"
+
+func resolvedConf(gateway [4]byte) string {
+	text := "[Resolve]\nLLMNR=no\nMulticastDNS=no\nDNSSEC=no\n"
+	if gateway != [4]byte{} {
+		text += "DNS=" + dotted(gateway) + "\n"
+	}
+	return text
+}
+
+// resolvedHas says whether a resolv.conf is one that systemd-resolved writes.
+func resolvedHas(file string) bool {
+	target, err := os.Readlink(file)
+	return err == nil && strings.Contains(target, "run/systemd/resolve/")
 }
 
 // writeResolvConf writes the file unless the user did. written is a copy of

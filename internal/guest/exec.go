@@ -42,9 +42,10 @@ func (a *agent) exec(s *guestwire.Stream) {
 	case err != nil:
 		s.Fail("internal", "cannot run "+request.Argv[0]+": "+err.Error())
 	case request.Detach:
+		a.unattended.add(c.child)
 		s.Finish(guestwire.Exit{}.Append(nil)) // the reaper sees to its end
-	default:
-		c.run()
+	case !c.run():
+		a.unattended.add(c.child)
 	}
 }
 
@@ -60,8 +61,9 @@ type command struct {
 	ended    chan *output // an output that ended
 }
 
-// run carries the command's bytes and waits for its end.
-func (c *command) run() {
+// run carries the command's bytes and waits for its end; false means that the command
+// lives on by itself.
+func (c *command) run() bool {
 	for _, o := range c.outputs {
 		go o.copy(c.ended)
 	}
@@ -70,13 +72,15 @@ func (c *command) run() {
 	}
 	go c.control()
 	if !c.wait() {
-		if !adrift(c.stream.Err()) {
-			c.abandon()
+		if adrift(c.stream.Err()) {
+			return false
 		}
-		return
+		c.abandon()
+		return true
 	}
 	c.drain()
 	c.stream.Finish(ending(c.child.status).Append(nil))
+	return true
 }
 
 // wait waits for the command's end; false means that the host went first.

@@ -2,10 +2,12 @@ package guest
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"time"
 
+	"banger/internal/guest/boot"
 	"banger/internal/guestwire"
 
 	"golang.org/x/sys/unix"
@@ -55,15 +57,27 @@ func (p port) Write(b []byte) (written int, err error) {
 
 func (p port) Close() error { return unix.Close(int(p)) }
 
+// openLink finds the link to the host: a virtio port, or vsock where the VMM has that.
+func openLink(sys *boot.System) (func() (io.ReadWriteCloser, error), error) {
+	if port, given := sys.VsockPort(); given {
+		return func() (io.ReadWriteCloser, error) { return listenVsock(port) }, nil
+	}
+	path, err := sys.Port(portName)
+	return func() (io.ReadWriteCloser, error) { return openPort(path) }, err
+}
+
 // serveLink answers the host for ever. The reader keeps one thread.
-func serveLink(path string, handle func(*guestwire.Stream)) {
+func serveLink(open func() (io.ReadWriteCloser, error), handle func(*guestwire.Stream)) {
 	runtime.LockOSThread()
-	for {
-		p, err := openPort(path)
+	for said := ""; ; {
+		link, err := open()
 		if err == nil {
-			err = guestwire.Serve(p, true, handle)
+			err = guestwire.Serve(link, true, handle)
 		}
-		fmt.Fprintln(os.Stderr, "banger: the link to the host:", err)
+		if now := fmt.Sprint(err); now != said { // on the console, once
+			fmt.Fprintln(os.Stderr, "banger: the link to the host:", err)
+			said = now
+		}
 		time.Sleep(time.Second)
 	}
 }

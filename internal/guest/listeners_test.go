@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"banger/internal/guestlink"
@@ -34,7 +35,7 @@ func told(t *testing.T, a *served) <-chan []guestwire.Listener {
 // awaitTelling waits until one is as wanted; others on this host come and go.
 func awaitTelling(t *testing.T, tellings <-chan []guestwire.Listener, ok func([]guestwire.Listener) bool) {
 	t.Helper()
-	late := time.After(30 * time.Second)
+	late := time.After(time.Minute)
 	for {
 		select {
 		case all := <-tellings:
@@ -110,7 +111,9 @@ func TestConnectionsAreNoListeners(t *testing.T) {
 	}
 }
 
-func TestLookingForListenersIsPaced(t *testing.T) {
+func TestLookingForListenersIsPaced(t *testing.T) { synctest.Test(t, lookingIsPaced) }
+
+func lookingIsPaced(t *testing.T) {
 	var p pace
 	gone := make(chan struct{})
 	close(gone)

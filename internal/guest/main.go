@@ -3,6 +3,7 @@ package guest
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -18,6 +19,7 @@ import (
 // id. It returns the exit status.
 //
 //	/init                  as PID 1: bring the machine up and serve its host
+//	AGENT beside PROBLEM…  serve it beside systemd, which /init becomes
 //	AGENT serve            serve a host on descriptor 3, as an ordinary process
 //	AGENT sftp             serve files to whoever is at stdin and stdout
 //	AGENT modprobe NAME…   load modules; AGENT -q -- NAME is how the kernel asks
@@ -25,6 +27,8 @@ func Main(args []string, version string) int {
 	switch {
 	case len(args) > 1 && args[1] == "serve":
 		return serve(version)
+	case len(args) > 1 && args[1] == besideArg:
+		return serveBeside(version, args[2:])
 	case len(args) > 1 && args[1] == "sftp":
 		return serveFiles()
 	case len(args) > 1 && (args[1] == "modprobe" || args[1] == "-q"):
@@ -66,22 +70,44 @@ func serve(version string) int {
 
 // initMachine is PID 1: it never returns, since the kernel would panic.
 func initMachine(version string) int {
-	debug.SetTraceback("single")
-	// On one processor a goroutine that the link's reader wakes would wait
-	// until the runtime notices that the reader blocks again.
-	runtime.GOMAXPROCS(max(2, runtime.NumCPU()))
-	sys, err := boot.Up()
-	for _, problem := range sys.Problems {
-		fmt.Fprintln(os.Stderr, "banger:", problem)
-	}
+	sys, err := boot.Enter()
+	say(sys.Problems)
 	if errors.Is(err, boot.ErrTimer) {
 		fmt.Fprintln(os.Stderr, "banger:", err)
 		boot.Reset()
 	}
+	if err == nil && sys.Systemd() {
+		err = handOver(sys)
+	}
 	if err != nil {
 		powerOff(err)
 	}
-	path, err := sys.Port(portName)
+	link := furnish(sys)
+	a := newAgent(newSystem(sys), version)
+	if err := a.serveInitctl(); err != nil {
+		sys.Problems = append(sys.Problems, fmt.Sprintf("cannot make %s: %v", initctl, err))
+	}
+	go a.obeySignals()
+	go sys.EmptyTrash()
+	serveLink(link, a.handle)
+	return 1
+}
+
+// furnish does for the agent's process what is left to do of a boot and gives the way
+// to the host.
+func furnish(sys *boot.System) func() (io.ReadWriteCloser, error) {
+	debug.SetTraceback("single")
+	// On one processor a goroutine that the link's reader wakes would wait
+	// until the runtime notices that the reader blocks again.
+	runtime.GOMAXPROCS(max(2, runtime.NumCPU()))
+	before := len(sys.Problems)
+	sys.Furnish()
+	say(sys.Problems[before:])
+	// Half of a seed would be found by whoever comes first, and be in every fork.
+	if err := sys.TakeSeed(func(dir string) error { return fillHome(dir, rootHome) }); err != nil {
+		powerOff(fmt.Errorf("cannot fill %s from the image's work seed: %w", rootHome, err))
+	}
+	link, err := openLink(sys)
 	if err != nil {
 		powerOff(err)
 	}
@@ -91,15 +117,14 @@ func initMachine(version string) int {
 			sys.Problems = append(sys.Problems, fmt.Sprintf("cannot calm the runtime's monitor: %v", err))
 		}
 	}
-	m := newSystem(sys)
-	a := newAgent(m, version)
-	if err := a.serveInitctl(); err != nil {
-		sys.Problems = append(sys.Problems, fmt.Sprintf("cannot make %s: %v", initctl, err))
+	return link
+}
+
+// say puts problems on the console.
+func say(problems []string) {
+	for _, problem := range problems {
+		fmt.Fprintln(os.Stderr, "banger:", problem)
 	}
-	go a.obeySignals()
-	go sys.EmptyTrash()
-	serveLink(path, a.handle)
-	return 1
 }
 
 // powerOff ends a machine that cannot be of use.

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"banger/internal/guestwire"
 
@@ -40,6 +41,10 @@ func (process) bootID() string { return readBootID() }
 func (process) program() (string, error) { return os.Executable() }
 
 func (process) setup(guestwire.Setup) ([]string, error) { return nil, nil }
+
+func (process) awaitBoot(time.Duration) bool { return true }
+
+func (process) askInit(time.Duration, bool) bool { return false }
 
 func (process) problems() []string { return nil }
 

@@ -299,8 +299,10 @@ const block = 4096
 
 var zeros [block]byte
 
-// writeSparse writes content by way of buf and leaves blocks of zeros out.
+// writeSparse writes content by way of buf to a new file and leaves blocks of zeros
+// out. Only where they are its end does its size need to be set.
 func writeSparse(f *os.File, content io.Reader, size int64, buf []byte) error {
+	written := int64(0)
 	for at := int64(0); at < size; {
 		n, err := io.ReadFull(content, buf[:min(int64(len(buf)), size-at)])
 		if err != nil {
@@ -312,11 +314,15 @@ func writeSparse(f *os.File, content io.Reader, size int64, buf []byte) error {
 				if _, err := f.WriteAt(part[:run], at); err != nil {
 					return err
 				}
+				written = at + int64(run)
 			} else {
 				run = min(block, len(part))
 			}
 			at, part = at+int64(run), part[run:]
 		}
+	}
+	if written == size {
+		return nil
 	}
 	return f.Truncate(size)
 }

@@ -15,7 +15,7 @@ import (
 func awaitFile(t *testing.T, path, want string) {
 	t.Helper()
 	var got []byte
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		if got, _ = os.ReadFile(path); string(got) == want {
 			return
 		}
@@ -66,7 +66,7 @@ func TestEndOfACommandOfTheHostBeforeIsReaped(t *testing.T) {
 	if err := os.WriteFile(a.dir+"/go", nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 		if _, err := os.Stat("/proc/" + pid); err != nil {
 			break
 		}
@@ -80,7 +80,7 @@ func TestShutdownOfARestoredGuestEndsOldCommands(t *testing.T) {
 	a := serveAgent(t)
 	a.sh(t, "trap 'echo ended > "+a.dir+"/said; exit' TERM; echo up; while :; do sleep 0.01; done").line()
 	a.restore(t)
-	if err := a.call(t, guestwire.MethodShutdown, guestwire.Shutdown{TimeoutMillis: 10000}, nil); err != nil {
+	if err := a.call(t, guestwire.MethodShutdown, guestwire.Shutdown{TimeoutMillis: 60000}, nil); err != nil {
 		t.Fatal(err)
 	}
 	awaitFile(t, a.dir+"/said", "ended\n")

@@ -116,7 +116,7 @@ func (a *served) sh(t *testing.T, script string) *running {
 // exit waits for the command's end.
 func (r *running) exit() guestwire.Exit {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	body, err := r.Wait(ctx)
 	if err != nil {
@@ -174,7 +174,7 @@ func (a *served) call(t *testing.T, method string, params, result any) error {
 // gone waits until no process of a process group is left.
 func gone(t *testing.T, group int) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); syscall.Kill(-group, 0) != syscall.ESRCH; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); syscall.Kill(-group, 0) != syscall.ESRCH; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("process group %d is still there", group)
 		}

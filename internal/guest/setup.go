@@ -29,6 +29,7 @@ func (m *system) apply(s guestwire.Setup) (failed []string) {
 		{"end old connections", dropOld},
 		{"set the network", func(s guestwire.Setup) error { return m.network.apply(s.Network) }},
 		{"write /etc/resolv.conf", func(s guestwire.Setup) error { return m.etc.setResolvConf(s.Network, m.written()) }},
+		{"trust the host's certificates", func(s guestwire.Setup) error { return m.etc.trust.apply(s.Trust) }},
 		{"enlarge the disk", func(s guestwire.Setup) error { return m.GrowDisk(s.DiskBytes) }},
 	} {
 		if err := step.do(s); err != nil {

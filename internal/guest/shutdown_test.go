@@ -3,7 +3,9 @@ package guest
 import (
 	"encoding/binary"
 	"errors"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"testing"
 
@@ -13,12 +15,14 @@ import (
 func TestShutdownEndsCommandsAndTellsHow(t *testing.T) {
 	for reboot, want := range map[bool]int{false: 0, true: rebootStatus} {
 		a := serveAgent(t)
-		r := a.sh(t, "trap 'exit 9' TERM; echo $$; while :; do sleep 1000 & wait; done")
+		// A child that has not spoken may have the shell's trap still, and live on.
+		r := a.sh(t, "trap 'exit 9' TERM; echo $$; sh -c 'echo up; exec sleep 1000' & wait")
 		group, err := strconv.Atoi(r.line())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := a.call(t, guestwire.MethodShutdown, guestwire.Shutdown{TimeoutMillis: 20000, Reboot: reboot}, nil); err != nil {
+		r.line()
+		if err := a.call(t, guestwire.MethodShutdown, guestwire.Shutdown{TimeoutMillis: 60000, Reboot: reboot}, nil); err != nil {
 			t.Fatal(err)
 		}
 		if exit := r.exit(); exit.Status != 9 {
@@ -59,10 +63,11 @@ func TestShutdownKillsWhatIgnoresIt(t *testing.T) {
 
 func TestNothingStartsDuringShutdown(t *testing.T) {
 	a := serveAgent(t)
-	r := a.sh(t, "trap '' TERM; echo; while :; do sleep 1000; done")
+	enough := filepath.Join(a.dir, "enough")
+	r := a.sh(t, "trap '' TERM HUP; echo; while [ ! -e "+enough+" ]; do sleep 0.01; done")
 	r.line()
 	down := make(chan error)
-	go func() { down <- a.call(t, guestwire.MethodShutdown, guestwire.Shutdown{TimeoutMillis: 2000}, nil) }()
+	go func() { down <- a.call(t, guestwire.MethodShutdown, guestwire.Shutdown{TimeoutMillis: 60000}, nil) }()
 	for { // until the shutdown has begun
 		s, err := a.Open(guestwire.KindExec, guestwire.Exec{Argv: []string{"true"}}.Append(nil))
 		if err != nil {
@@ -80,6 +85,9 @@ func TestNothingStartsDuringShutdown(t *testing.T) {
 	var f *guestwire.Failure
 	if err := a.call(t, guestwire.MethodShutdown, guestwire.Shutdown{}, nil); !errors.As(err, &f) || f.Code != "conflict" {
 		t.Errorf("a second shutdown: %v", err)
+	}
+	if err := os.WriteFile(enough, nil, 0o600); err != nil {
+		t.Fatal(err)
 	}
 	if err := <-down; err != nil {
 		t.Fatal(err)

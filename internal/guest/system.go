@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 
 	"banger/internal/guest/boot"
 	"banger/internal/guestwire"
@@ -126,6 +127,10 @@ func (m *system) setup(s guestwire.Setup) ([]string, error) {
 	m.failed = failed
 	return failed, nil
 }
+
+func (*system) awaitBoot(time.Duration) bool { return true }
+
+func (*system) askInit(time.Duration, bool) bool { return false }
 
 func (m *system) signalAll(sig int) { _ = unix.Kill(-1, syscall.Signal(sig)) }
 

@@ -3,6 +3,9 @@
 // root from the image and the VM's disk, and sets up what programs expect to
 // find. The process goes on as the agent afterwards; nothing is executed.
 //
+// Where the image's systemd is to be the first process, two share the work: the
+// first one enters the root and has another Join it, which does the rest.
+//
 // It also is the kernel's modprobe. It knows nothing of the agent, its wire
 // or the host.
 package boot
@@ -27,6 +30,7 @@ type System struct {
 	// Children is the cgroup that commands belong to, or nil.
 	Children *os.File
 
+	cgroup  string     // the directory that Children and the agent's own are in
 	device  *device    // the writable disk's
 	remount sync.Mutex // of the disk
 	ending  bool       // Down was called
@@ -38,13 +42,15 @@ type System struct {
 // loaded: probes may be asynchronous.
 const deviceDeadline = 5 * time.Second
 
-// AgentPath is where the agent's own executable is found in the guest.
-const AgentPath = "/run/banger/agent"
+// AgentPath is where the agent's own executable is found in the guest: where
+// systemd unmounts nothing, as it is the place of what came with an initramfs.
+const AgentPath = "/run/initramfs/banger/agent"
 
-// Up brings the machine up. Without a root there is no system: that is the
-// error, or ErrTimer; everything else that fails is a problem of the System.
-func Up() (*System, error) {
-	s := &System{}
+// Enter loads the first modules and enters the root. Without a root there is no
+// system: that is the error, or ErrTimer; everything else that fails is a problem
+// of the System.
+func Enter() (*System, error) {
+	s := &System{cgroup: cgroups}
 	if err := mountKernelFileSystems(); err != nil {
 		return s, err
 	}
@@ -60,10 +66,25 @@ func Up() (*System, error) {
 	if err := s.enterRoot(); err != nil {
 		return s, fmt.Errorf("cannot mount the root: %w", err)
 	}
+	return s, nil
+}
+
+// Join takes over from the process that entered the root and will be systemd:
+// disk is its Disk, problems are its Problems. The cgroups are systemd's, but for a
+// directory that it leaves alone, as it does with all that it did not make.
+func Join(disk *os.File, problems []string) *System {
+	s := &System{Disk: disk, Problems: problems, cgroup: cgroups + "/banger", cmdline: readCmdline()}
+	var err error
+	s.events, err = listenEvents()
+	s.problem("listen for devices", err)
+	return s
+}
+
+// Furnish does everything after the root.
+func (s *System) Furnish() {
 	for _, step := range s.steps() {
 		s.problem(step.name, step.do())
 	}
-	return s, nil
 }
 
 type step struct {
@@ -98,6 +119,9 @@ func (s *System) problem(what string, err error) {
 // Emulated says that the host's processors only pretend to be this machine's, as
 // its driver tells.
 func (s *System) Emulated() bool { return s.cmdline["banger.emulated"] != "" }
+
+// Systemd says that the image's systemd is to be the first process.
+func (s *System) Systemd() bool { return s.cmdline["banger.init"] == "systemd" }
 
 // readCmdline is the kernel's command line, the KEY=VALUE part of it.
 func readCmdline() map[string]string {

@@ -21,15 +21,15 @@ func (s *System) mountCgroups() error {
 		}
 	}
 	for _, leaf := range []string{"/agent", "/commands"} {
-		if err := ignoring(os.Mkdir(cgroups+leaf, 0o755), os.ErrExist); err != nil {
+		if err := os.MkdirAll(s.cgroup+leaf, 0o755); err != nil {
 			return err
 		}
 	}
-	if err := os.WriteFile(cgroups+"/agent/cgroup.procs", []byte("0"), 0); err != nil {
+	if err := os.WriteFile(s.cgroup+"/agent/cgroup.procs", []byte("0"), 0); err != nil {
 		return err
 	}
 	var err error
-	if s.Children, err = os.Open(cgroups + "/commands"); err != nil {
+	if s.Children, err = os.Open(s.cgroup + "/commands"); err != nil || s.Systemd() {
 		return err
 	}
 	return enableControllers()

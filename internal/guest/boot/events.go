@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -59,11 +61,55 @@ func (e *events) find(find func() (string, bool)) (string, bool) {
 
 // disk is the device of the disk with a serial.
 func (s *System) disk(serial string) (string, error) {
-	dev, ok := s.events.find(func() (string, bool) { return attribute("/sys/block/*/serial", serial) })
+	find := func() (string, bool) { return attribute("/sys/block/*/serial", serial) }
+	missing := func() error { return fmt.Errorf("there is no disk %q", serial) }
+	if order, given := s.cmdline["banger.disks"]; given {
+		serials := strings.Split(order, ",")
+		find = func() (string, bool) { return diskInOrder("/sys/block", serials, serial) }
+		missing = func() error {
+			return fmt.Errorf("there is no disk %q: %d disks are there, and %q should be", serial, len(disksByPlace("/sys/block")), serials)
+		}
+	}
+	dev, ok := s.events.find(find)
 	if !ok {
-		return "", fmt.Errorf("there is no disk %q", serial)
+		return "", missing()
 	}
 	return "/dev/" + dev, nil
+}
+
+// diskInOrder finds a disk where the VMM gives them no serials, and its driver tells in which
+// order they are plugged in. It finds none before all are there.
+func diskInOrder(dir string, serials []string, serial string) (device string, ok bool) {
+	there, i := disksByPlace(dir), slices.Index(serials, serial)
+	if i < 0 || len(there) != len(serials) {
+		return "", false
+	}
+	return there[i], true
+}
+
+// disksByPlace lists the virtio disks by where they are plugged in. Their names say only when the
+// kernel came to them.
+func disksByPlace(dir string) []string {
+	links, _ := filepath.Glob(filepath.Join(dir, "vd*"))
+	var places []string
+	for _, link := range links {
+		if place, err := filepath.EvalSymlinks(link); err == nil {
+			places = append(places, place)
+		}
+	}
+	slices.Sort(places)
+	var names []string
+	for _, place := range places {
+		names = append(names, filepath.Base(place))
+	}
+	return names
+}
+
+// VsockPort is where the host looks for its agent, where the VMM's link is vsock and no
+// virtio port.
+func (s *System) VsockPort() (port uint32, given bool) {
+	n, err := strconv.ParseUint(s.cmdline["banger.vsock"], 10, 32)
+	return uint32(n), err == nil
 }
 
 // Port is the device of the virtio port of a name.

@@ -57,6 +57,17 @@ func (s State) Encode() ([]byte, error) {
 	return append(fmt.Appendf(nil, "%s%x\n", stateMagic, sha256.Sum256(body)), body...), nil
 }
 
+// Write writes a state file, with what the VMM has to say of its devices.
+func (s State) Write(to *os.File, devices []byte) error {
+	s.Devices = devices
+	text, err := s.Encode()
+	if err != nil {
+		return err
+	}
+	_, err = to.Write(text)
+	return err
+}
+
 // ReadState reads a state file that is whole; any other is bad_request.
 func ReadState(path string) (State, error) {
 	info, err := os.Stat(path)
@@ -78,6 +89,19 @@ func ReadState(path string) (State, error) {
 		return State{}, banger.Errorf(banger.BadRequest, "%s is not a machine's state, or damaged: %w", path, err)
 	}
 	return s, nil
+}
+
+// ReadFitting reads the state of a machine that this driver saved, and refuses one that is
+// not of this description or of another build of it.
+func ReadFitting(driver string, build int, cfg Config, from Source) (State, error) {
+	s, err := ReadState(cfg.At(from.State))
+	if err == nil {
+		err = s.Fits(driver, cfg, from.Memory)
+	}
+	if err == nil && s.Build != build {
+		err = banger.Errorf(banger.BadRequest, "the machine was saved by another version of banger, whose machines have other devices")
+	}
+	return s, err
 }
 
 func decodeState(text []byte) (s State, err error) {

@@ -101,6 +101,7 @@ type Features struct {
 	DiskGrowth         bool // GrowDisk works while the machine runs
 	Snapshots          bool // Save and Restore
 	Layers             bool // Disk.Layers and FreezeDisk
+	Halts              bool // IO.Halted; else a guest sees that the host has no room, as an error of its disk
 	Accels             []Accel
 }
 

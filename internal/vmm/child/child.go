@@ -1,5 +1,6 @@
-// Package child starts processes that cannot outlive this one: a VMM that its
-// shim leaves behind would keep its disk locked for ever.
+// Package child starts processes that cannot outlive this one, for a VMM that its
+// shim leaves behind would keep its disk locked for ever, and that can do no more
+// than they must.
 //
 // It knows nothing of VMMs.
 package child
@@ -30,14 +31,25 @@ type Spec struct {
 	// in, of which CLONE_NEWUSER must be one if any is given. The user's
 	// own uid and gid are mapped to themselves, so that the child owns what
 	// the user owns and nothing else; with Root they are mapped to root's,
-	// so that the child has all capabilities in its namespaces.
+	// so that the child has all capabilities in its namespaces. With Access
+	// nothing is mapped: it is nobody there, without a capability even where
+	// the user is root.
 	Namespaces uintptr
 	Root       bool
+
+	// Access is what of the host the child may open, where the kernel has
+	// Landlock; nil does not restrict it.
+	Access *Access
+
+	// Ambient are capabilities that the child has in its user namespace, and
+	// what it executes has too. With Access it has none.
+	Ambient []uintptr
 }
 
 // Child is a running process. All methods may be called concurrently.
 type Child struct {
 	process *os.Process
+	locked  bool // Landlock was seen to hold
 	done    chan struct{}
 	state   *os.ProcessState // valid after done
 }
@@ -56,21 +68,17 @@ func Start(spec Spec) (*Child, error) {
 	if err := <-started; err != nil {
 		return nil, err
 	}
+	prefer(c.PID()) // not on the thread that is confined
 	return c, nil
 }
 
 // live starts the child and waits for its end on one thread: the kernel sends
 // the parent-death signal when the *thread* that made the child ends, and Go
-// ends idle threads as it likes.
+// ends idle threads as it likes. The thread is confined, for the child to be so
+// from its first instruction, and ends with this function: it is never unlocked.
 func (c *Child) live(spec Spec, started chan<- error) {
 	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	process, err := os.StartProcess(spec.Path, slices.Concat([]string{spec.Path}, spec.Args), &os.ProcAttr{
-		Dir:   spec.Dir,
-		Env:   slices.Concat([]string{}, spec.Env), // never nil, which would mean our own
-		Files: spec.Files,
-		Sys:   attributes(spec),
-	})
+	process, err := c.start(spec)
 	if err != nil {
 		started <- err
 		return
@@ -84,13 +92,33 @@ func (c *Child) live(spec Spec, started chan<- error) {
 	close(c.done)
 }
 
+func (c *Child) start(spec Spec) (_ *os.Process, err error) {
+	if spec.Access != nil {
+		c.locked, err = spec.Access.Confine()
+	} else {
+		err = giveUpPrivileges()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return os.StartProcess(spec.Path, slices.Concat([]string{spec.Path}, spec.Args), &os.ProcAttr{
+		Dir:   spec.Dir,
+		Env:   slices.Concat([]string{}, spec.Env), // never nil, which would mean our own
+		Files: spec.Files,
+		Sys:   attributes(spec),
+	})
+}
+
 func attributes(spec Spec) *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{
 		Pdeathsig:  syscall.SIGKILL,
 		Setpgid:    true, // a terminal's Ctrl-C is for us, not for it
 		Cloneflags: spec.Namespaces,
+
+		AmbientCaps: spec.Ambient,
 	}
-	if spec.Namespaces != 0 {
+	// Go would write the mappings on the thread that is confined.
+	if spec.Namespaces != 0 && spec.Access == nil {
 		attr.UidMappings = mapping(os.Getuid(), spec.Root)
 		attr.GidMappings = mapping(os.Getgid(), spec.Root)
 	}

@@ -38,6 +38,7 @@ func (Driver) Features() vmm.Features {
 		DiskGrowth:         true,
 		Snapshots:          true,
 		Layers:             true,
+		Halts:              true,
 		Accels:             []vmm.Accel{vmm.KVM, vmm.TCG},
 	}
 }
@@ -82,18 +83,20 @@ func boot(ctx context.Context, cfg vmm.Config, d Driver, out vmm.IO) (*machine, 
 
 // launch starts a QEMU that waits for its monitor's orders.
 func launch(cfg vmm.Config, args []string, d Driver, w *wires, out vmm.IO) (*machine, error) {
-	process, isolation, err := start(d.namespaces(), child.Spec{
-		Path:  cfg.Binary,
-		Args:  args,
-		Dir:   cfg.Dir,
-		Files: w.far,
+	process, err := start(child.Spec{
+		Path:       cfg.Binary,
+		Args:       args,
+		Dir:        cfg.Dir,
+		Files:      w.far,
+		Namespaces: d.namespaces(),
+		Access:     d.access(cfg, w.base),
 	})
 	w.closeFar() // or its end would never show
 	if err != nil {
 		w.closeNear()
 		return nil, startError(cfg.Binary, err)
 	}
-	return newMachine(cfg, process, isolation, w, out), nil
+	return newMachine(cfg, process, w, out), nil
 }
 
 func startError(binary string, err error) error {

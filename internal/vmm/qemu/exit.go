@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger/internal/vmm"
+	"banger/internal/vmm/child"
 )
 
 // note keeps the reason of the last SHUTDOWN event, since QEMU's exit status is
@@ -58,7 +59,7 @@ func (m *machine) ending(log string) vmm.Exit {
 // is the last signal we sent.
 func exitOf(status syscall.WaitStatus, shutdown string, sent syscall.Signal, log string) vmm.Exit {
 	switch {
-	case status.Signaled() && ownFault(status.Signal(), sent):
+	case status.Signaled() && child.OwnFault(status.Signal(), sent):
 		return vmm.Exit{Reason: vmm.Crashed, Signal: unix.SignalName(status.Signal()), Message: log}
 	case status.Signaled():
 		return vmm.Exit{Reason: vmm.Killed, Signal: unix.SignalName(status.Signal())}
@@ -76,49 +77,16 @@ func exitOf(status syscall.WaitStatus, shutdown string, sent syscall.Signal, log
 	return vmm.Exit{Reason: vmm.Crashed, Status: status.ExitStatus(), Message: log}
 }
 
-// ownFault tells a signal that a failing program brings on itself, a broken
-// seccomp rule among them, from one that was sent.
-func ownFault(sig, sent syscall.Signal) bool {
-	switch sig {
-	case syscall.SIGABRT, syscall.SIGSEGV, syscall.SIGBUS, syscall.SIGILL, syscall.SIGFPE, syscall.SIGSYS, syscall.SIGTRAP:
-		return sig != sent
-	}
-	return false
+// newLastLine keeps the last line that QEMU says. A failed assertion tells where, the line before
+// it what.
+func newLastLine() *vmm.LastLine {
+	return &vmm.LastLine{Less: func(line []byte) bool { return bytes.Contains(line, []byte("Assertion `")) }}
 }
 
-// maxLogLine bounds what lastLine keeps.
-const maxLogLine = 1024
-
-// lastLine keeps the last line that has text, without the program's name in
-// front.
-type lastLine struct{ last, open []byte }
-
-func (l *lastLine) Write(p []byte) (int, error) {
-	for rest := p; ; {
-		line, more, whole := bytes.Cut(rest, []byte{'\n'})
-		l.open = append(l.open, line[:min(len(line), maxLogLine-min(len(l.open), maxLogLine))]...)
-		if !whole {
-			return len(p), nil
-		}
-		l.close()
-		rest = more
-	}
-}
-
-func (l *lastLine) close() {
-	text := bytes.TrimSpace(l.open)
-	// A failed assertion tells where, the line before it what.
-	if len(text) > 0 && (len(l.last) == 0 || !bytes.Contains(text, []byte("Assertion `"))) {
-		l.last = append(l.last[:0], text...)
-	}
-	l.open = l.open[:0]
-}
-
-func (l *lastLine) String() string {
-	l.close()
-	text := strings.ToValidUTF8(string(l.last), "?")
-	if program, rest, found := strings.Cut(text, ": "); found && strings.Contains(program, "qemu") {
+// withoutProgram is what a line of QEMU's says, without the program's name in front.
+func withoutProgram(line string) string {
+	if program, rest, found := strings.Cut(line, ": "); found && strings.Contains(program, "qemu") {
 		return rest
 	}
-	return text
+	return line
 }

@@ -51,15 +51,15 @@ func TestLastLineIsWhatWentWrong(t *testing.T) {
 		{"empty lines skipped", "kept", []string{"kept\n\n  \n"}},
 		{"assertion skipped", "error: what", []string{"qemu-system-x86_64: error: what\nqemu: ../a.c:3: f: Assertion `x' failed.\n"}},
 		{"only an assertion", "../a.c:3: f: Assertion `x' failed.", []string{"qemu: ../a.c:3: f: Assertion `x' failed.\n"}},
-		{"bounded", strings.Repeat("y", maxLogLine), []string{strings.Repeat("y", 600), strings.Repeat("y", 600) + "\n"}},
+		{"bounded", strings.Repeat("y", vmm.MaxLogLine), []string{strings.Repeat("y", 600), strings.Repeat("y", 600) + "\n"}},
 	} {
-		var l lastLine
+		l := newLastLine()
 		for _, w := range c.writes {
 			if n, err := l.Write([]byte(w)); n != len(w) || err != nil {
 				t.Fatalf("%s: Write = %d, %v", c.name, n, err)
 			}
 		}
-		if got := l.String(); got != c.want {
+		if got := withoutProgram(l.String()); got != c.want {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
 	}

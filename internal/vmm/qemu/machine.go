@@ -19,19 +19,18 @@ const drain = 500 * time.Millisecond
 
 // machine is one QEMU process. It implements vmm.Machine.
 type machine struct {
-	cfg       vmm.Config
-	base      *os.File // the memory it was restored from, or nil
-	process   *child.Child
-	isolation []string
-	monitor   *monitor
-	agent     net.Conn
-	cable     *vmm.Cable
-	devices   deviceFile
-	up        func()        // of the caller's IO, or nil
-	halted    func()        // of the caller's IO, or nil
-	resumed   chan struct{} // closed when the vCPUs run for the first time
-	done      chan struct{}
-	exit      vmm.Exit // valid after done
+	cfg     vmm.Config
+	base    *os.File // the memory it was restored from, or nil
+	process *child.Child
+	monitor *monitor
+	agent   net.Conn
+	cable   *vmm.Cable
+	devices deviceFile
+	up      func()        // of the caller's IO, or nil
+	halted  func()        // of the caller's IO, or nil
+	resumed chan struct{} // closed when the vCPUs run for the first time
+	done    chan struct{}
+	exit    vmm.Exit // valid after done
 
 	saving sync.Mutex // held by Save
 
@@ -46,9 +45,9 @@ type machine struct {
 }
 
 // newMachine takes over the near ends of w and follows the process to its end.
-func newMachine(cfg vmm.Config, process *child.Child, isolation []string, w *wires, out vmm.IO) *machine {
+func newMachine(cfg vmm.Config, process *child.Child, w *wires, out vmm.IO) *machine {
 	m := &machine{
-		cfg: cfg, process: process, base: w.base, isolation: isolation, agent: w.agent, devices: w.devices, tops: w.tops, up: out.Up, halted: out.Halted,
+		cfg: cfg, process: process, base: w.base, agent: w.agent, devices: w.devices, tops: w.tops, up: out.Up, halted: out.Halted,
 		resumed: make(chan struct{}), done: make(chan struct{}),
 	}
 	if cfg.NIC != nil {
@@ -57,10 +56,10 @@ func newMachine(cfg vmm.Config, process *child.Child, isolation []string, w *wir
 		w.cable.Close()
 	}
 	m.monitor = newMonitor(w.monitor, m.note)
-	var log lastLine
+	log := newLastLine()
 	var pumps sync.WaitGroup
 	pumps.Go(func() { pump(out.Console, w.console) })
-	pumps.Go(func() { pump(io.MultiWriter(&log, discardNil(out.Log)), w.log) })
+	pumps.Go(func() { pump(io.MultiWriter(log, discardNil(out.Log)), w.log) })
 	go func() {
 		<-process.Done()
 		// A reader that is behind gets what is in the sockets, not more.
@@ -68,7 +67,7 @@ func newMachine(cfg vmm.Config, process *child.Child, isolation []string, w *wir
 		w.log.SetReadDeadline(time.Now().Add(drain))
 		pumps.Wait()
 		<-m.monitor.closed
-		m.exit = m.ending(log.String())
+		m.exit = m.ending(withoutProgram(log.String()))
 		m.devices.close()
 		if m.base != nil {
 			m.base.Close()
@@ -97,7 +96,7 @@ func discardNil(w io.Writer) io.Writer {
 func (m *machine) Agent() net.Conn       { return m.agent }
 func (m *machine) Cable() *vmm.Cable     { return m.cable }
 func (m *machine) PID() int              { return m.process.PID() }
-func (m *machine) Isolation() []string   { return m.isolation }
+func (m *machine) Isolation() []string   { return m.process.InForce() }
 func (m *machine) Done() <-chan struct{} { return m.done }
 func (m *machine) Exit() vmm.Exit        { return m.exit }
 

@@ -33,6 +33,10 @@ type Verdict struct {
 	State State     `json:"state"`
 	Why   string    `json:"why,omitempty"` // for people, unless usable
 	At    time.Time `json:"at,omitzero"`
+
+	// Until is when the verdict has to be found anew, where that the host was busy may be all
+	// there is to it.
+	Until time.Time `json:"until,omitzero"`
 }
 
 // Probe says what to try KVM with. A verdict holds for one QEMU and one kernel
@@ -47,10 +51,10 @@ type Probe struct {
 // silence means that it spins, or that the host is very busy, for which nobody
 // should go without KVM until the next boot: in a nested host that had a tenth of
 // a core, a healthy kernel was silent for more than 3 s. It has more time as long
-// as it speaks (there some 10 s).
+// as it speaks (there some 10 s, and with even less of a core more than a minute).
 const (
 	silenceLimit = 10 * time.Second
-	trialLimit   = time.Minute
+	trialLimit   = 5 * time.Minute
 )
 
 // trialLevel has the kernel print notices and what is worse. With everything it
@@ -105,7 +109,7 @@ func judgeDevice(path string) (Verdict, bool) {
 func (p Probe) try(ctx context.Context, accel vmm.Accel, silence time.Duration) (Verdict, error) {
 	ctx, cancel := context.WithTimeout(ctx, trialLimit)
 	defer cancel()
-	console := newHeartbeat()
+	console, began := newHeartbeat(), time.Now()
 	m, err := boot(ctx, vmm.Config{
 		Dir: "/", Binary: p.Binary, Kernel: p.Kernel, Accel: accel, VCPU: 1, MemoryMiB: 256,
 		Cmdline: "earlyprintk=serial,ttyS0,115200 " + trialLevel,
@@ -127,10 +131,10 @@ func (p Probe) try(ctx context.Context, accel vmm.Accel, silence time.Duration) 
 			return judgeEnd(m.Exit(), console.panicked()), nil
 		case <-console.beat:
 		case <-time.After(silence):
-			return unusable("a kernel boots no further than this within %v: %s", silence, console.last()), nil
+			return unusable("a kernel boots no further than this within %v: %s", silence, console.last()).unlessStarved(m.PID(), began), nil
 		case <-ctx.Done():
 			if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
-				return unusable("a kernel has not booted after %v", trialLimit), nil
+				return unusable("a kernel has not booted after %v", trialLimit).unlessStarved(m.PID(), began), nil
 			}
 			return Verdict{}, banger.Errorf(banger.Cancelled, "%w", context.Cause(ctx))
 		}

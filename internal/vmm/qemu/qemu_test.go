@@ -29,7 +29,7 @@ func TestConformanceUnderEmulation(t *testing.T) {
 const verdictVariable = "BANGER_TEST_KVM_VERDICT"
 
 // TestConformanceUnderKVM is the same where the host has KVM that works. `make
-// nested-kvm` makes such a host.
+// test-kvm` makes such a host.
 func TestConformanceUnderKVM(t *testing.T) {
 	if os.Getenv(verdictVariable) == "" {
 		t.Setenv(verdictVariable, filepath.Join(t.TempDir(), "kvm.json"))

@@ -22,15 +22,9 @@ func restore(ctx context.Context, cfg vmm.Config, from vmm.Source, out vmm.IO) (
 	if err := cfg.CheckRestore(); err != nil {
 		return nil, err
 	}
-	state, err := vmm.ReadState(cfg.At(from.State))
+	state, err := vmm.ReadFitting(Driver{}.Name(), machineBuild, cfg, from)
 	if err != nil {
 		return nil, err
-	}
-	if err := state.Fits(Driver{}.Name(), cfg, from.Memory); err != nil {
-		return nil, err
-	}
-	if state.Build != machineBuild {
-		return nil, banger.Errorf(banger.BadRequest, "the machine was saved by another version of banger, whose machines have other devices")
 	}
 	w, err := openRestoreWires(cfg, from.Memory)
 	if err != nil {

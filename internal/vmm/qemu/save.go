@@ -28,72 +28,24 @@ const workers = 2
 func (m *machine) Save(ctx context.Context, to vmm.Saved, frozen func() error) error {
 	m.saving.Lock()
 	defer m.saving.Unlock()
-	files, err := m.createSaved(to)
+	files, err := vmm.CreateSaved(m.cfg, to)
 	if err != nil {
 		return banger.Wrap(err, "cannot save the machine")
 	}
 	if err := m.save(ctx, files, to.Pausing, frozen); err != nil {
-		files.close() // perhaps once more
-		files.remove()
+		files.Close() // perhaps once more
+		files.Remove()
 		return banger.Wrap(err, "cannot save the machine")
 	}
 	return nil
 }
 
-// savedFiles are the files of a Save under way.
-type savedFiles struct {
-	memory, state *os.File
-	made          []*os.File // those that are ours to close, and to remove if the Save fails
-}
-
-func (m *machine) createSaved(to vmm.Saved) (f savedFiles, err error) {
-	if f.memory = to.Into; f.memory == nil {
-		if f.memory, err = f.create(m.cfg.At(to.Memory)); err != nil {
-			return f, err
-		}
-	}
-	if f.state, err = f.create(m.cfg.At(to.State)); err != nil {
-		f.close()
-		f.remove()
-	}
-	return f, err
-}
-
-func (f *savedFiles) create(path string) (*os.File, error) {
-	file, err := createNew(path)
-	if err == nil {
-		f.made = append(f.made, file)
-	}
-	return file, err
-}
-
-func createNew(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	if errors.Is(err, os.ErrExist) {
-		return nil, banger.Errorf(banger.AlreadyExists, "%w", err)
-	}
-	return f, err
-}
-
-func (f savedFiles) close() (err error) {
-	for _, file := range f.made {
-		err = errors.Join(err, file.Close())
-	}
-	return err
-}
-
-func (f savedFiles) remove() {
-	for _, file := range f.made {
-		os.Remove(file.Name())
-	}
-}
-
-func (m *machine) save(ctx context.Context, to savedFiles, pausing func(), frozen func() error) (err error) {
+func (m *machine) save(ctx context.Context, to vmm.SavedFiles, pausing func(), frozen func() error) (err error) {
 	memory, err := m.findRAM(ctx)
 	if err != nil {
 		return err
 	}
-	copied, err := m.prepareSave(ctx, memory, to.memory)
+	copied, err := m.prepareSave(ctx, memory, to.Memory)
 	if err != nil {
 		return err
 	}
@@ -118,7 +70,7 @@ func (m *machine) save(ctx context.Context, to savedFiles, pausing func(), froze
 	if err := m.copyFrozen(ctx, copied, to, frozen); err != nil {
 		return err
 	}
-	return to.close()
+	return to.Close()
 }
 
 // prepareSave does what can be done while the guest runs. It has the disks
@@ -162,12 +114,12 @@ func writeOut(path string) error {
 
 // copyFrozen copies what stands still: what is new in memory, devices and
 // disks, at once.
-func (m *machine) copyFrozen(ctx context.Context, memory *memoryCopy, to savedFiles, frozen func() error) error {
+func (m *machine) copyFrozen(ctx context.Context, memory *memoryCopy, to vmm.SavedFiles, frozen func() error) error {
 	var work errgroup.Group
 	work.Go(func() error { return memory.pass(ctx, workers) })
 	devices, err := m.deviceState(ctx)
 	if err == nil {
-		err = writeState(to.state, stateOf(m.monitor.version, m.cfg), devices)
+		err = stateOf(m.monitor.version, m.cfg).Write(to.State, devices)
 	}
 	if err == nil && frozen != nil {
 		err = frozen()
@@ -179,16 +131,6 @@ func stateOf(version string, cfg vmm.Config) vmm.State {
 	s := vmm.StateOf(Driver{}.Name(), version, cfg)
 	s.Build = machineBuild
 	return s
-}
-
-func writeState(to *os.File, s vmm.State, devices []byte) error {
-	s.Devices = devices
-	text, err := s.Encode()
-	if err != nil {
-		return err
-	}
-	_, err = to.Write(text)
-	return err
 }
 
 // deviceState asks QEMU for the state of everything but memory. The command is

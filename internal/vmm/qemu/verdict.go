@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"banger"
 	"banger/internal/vmm"
@@ -60,7 +61,7 @@ func (p Probe) recall() (Verdict, bool) {
 	if err != nil || json.Unmarshal(text, &r) != nil || r.Key != key {
 		return Verdict{}, false
 	}
-	return r.Verdict, r.Verdict.State != ""
+	return r.Verdict, r.Verdict.State != "" && r.Verdict.holds(time.Now())
 }
 
 // keep writes the cache. Whatever hinders it only costs another trial.

@@ -279,7 +279,14 @@ func (h Harness) testSentMeanwhile(t *testing.T, g *guest) {
 	stop, sent := make(chan struct{}), make(chan error, 1)
 	go func() { sent <- sendWithoutEnd(g.Agent(), stop) }()
 	answered := make(chan error, 1)
-	go func() { answered <- g.readUntil("the end") }()
+	ended := make(chan struct{})
+	go func() { defer close(ended); answered <- g.readUntil("the end") }()
+	defer func() {
+		if t.Failed() { // or they would take what is the next test's
+			g.SetDeadline(t, 0)
+			<-ended
+		}
+	}()
 	for range 3 {
 		r := g.save(t)
 		g.resume(t)

@@ -58,7 +58,7 @@ func Run(t *testing.T, h Harness) {
 	t.Run("VMM dies with its parent", h.testOrphan)
 	t.Run("VMM inherits nothing", h.testInheritance)
 	t.Run("failed boot leaves nothing", h.testFailedBoot)
-	if !h.NoDevices {
+	if h.Driver.Features().Halts {
 		t.Run("a machine whose disk has no room waits for it", h.testFull)
 	}
 	if h.Driver.Features().Snapshots {

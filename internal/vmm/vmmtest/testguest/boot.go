@@ -21,23 +21,38 @@ const modulesList = "/modules/order"
 const portDeadline = 10 * time.Second
 
 // boot does what an init must before the agent port can be opened.
-func boot() (console *os.File, port blocking, err error) {
+func boot() (console *os.File, port io.ReadWriter, err error) {
 	for _, m := range []struct{ kind, dir string }{
 		{"devtmpfs", "/dev"}, {"proc", "/proc"}, {"sysfs", "/sys"},
 	} {
 		os.MkdirAll(m.dir, 0o755)
 		if err := unix.Mount(m.kind, m.dir, m.kind, 0, ""); err != nil {
-			return nil, -1, fmt.Errorf("cannot mount %s: %w", m.dir, err)
+			return nil, nil, fmt.Errorf("cannot mount %s: %w", m.dir, err)
 		}
 	}
 	if console, err = os.OpenFile("/dev/console", os.O_WRONLY, 0); err != nil {
-		return nil, -1, err
+		return nil, nil, err
 	}
 	if err := loadModules(); err != nil {
-		return console, -1, err
+		return console, nil, err
 	}
-	port, err = openPort()
+	if n, given := parameter("banger.vsock"); given {
+		port, err = openVsock(n)
+	} else {
+		port, err = openPort()
+	}
 	return console, port, err
+}
+
+// parameter is a word of the kernel's command line, which the driver gave.
+func parameter(key string) (value string, given bool) {
+	text, _ := os.ReadFile("/proc/cmdline")
+	for word := range strings.FieldsSeq(string(text)) {
+		if k, v, _ := strings.Cut(word, "="); k == key {
+			value, given = v, true
+		}
+	}
+	return value, given
 }
 
 func loadModules() error {

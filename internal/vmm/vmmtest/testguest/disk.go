@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"unsafe"
@@ -51,6 +52,12 @@ func disk(request string) (string, error) {
 }
 
 func diskBySerial(serial string) (string, error) {
+	if order, given := parameter("banger.disks"); given {
+		if i := slices.Index(strings.Split(order, ","), serial); i >= 0 {
+			return "vd" + string(rune('a'+i)), nil
+		}
+		return "", fmt.Errorf("no disk %q among %s", serial, order)
+	}
 	files, _ := filepath.Glob("/sys/block/*/serial")
 	for _, file := range files {
 		text, _ := os.ReadFile(file)

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"banger"
@@ -24,6 +25,7 @@ import (
 	"banger/internal/shim"
 	"banger/internal/template"
 	"banger/internal/vmm"
+	"banger/internal/vmm/firecracker"
 	"banger/internal/vmm/qemu"
 )
 
@@ -34,12 +36,18 @@ const limit = 2 * time.Minute
 type Floor struct {
 	ctx    context.Context // ends whatever goes on
 	dir    string
-	driver qemu.Driver
+	driver vmm.Driver
 	launch shim.Launch
 	m      vmm.Machine
 	link   *guestlink.Link
 	token  [guestwire.TokenLen]byte // of the link
 }
+
+// floorPrefix begins the name of a floor's directory.
+const floorPrefix = "banger-bench-"
+
+// IsFloor says whether a directory is a floor's, where its VMM works.
+func IsFloor(dir string) bool { return strings.HasPrefix(filepath.Base(dir), floorPrefix) }
 
 // OpenFloor prepares the machine of a VM that was launched. It has a directory and
 // an empty disk of its own until Close. The end of ctx ends whatever goes on.
@@ -48,14 +56,15 @@ func OpenFloor(ctx context.Context, vm paths.VM) (*Floor, error) {
 	if err != nil {
 		return nil, err
 	}
-	if launch.Driver != (qemu.Driver{}).Name() {
-		return nil, fmt.Errorf("the floor of driver %s is not known here", launch.Driver)
-	}
-	dir, err := os.MkdirTemp("", "banger-bench-")
+	driver, err := driverOf(launch)
 	if err != nil {
 		return nil, err
 	}
-	f := &Floor{ctx: ctx, dir: dir, launch: launch}
+	dir, err := os.MkdirTemp("", floorPrefix)
+	if err != nil {
+		return nil, err
+	}
+	f := &Floor{ctx: ctx, dir: dir, driver: driver, launch: launch}
 	f.launch.Machine.Dir = dir
 	for i, d := range f.launch.Machine.Disks {
 		if d.ReadOnly {
@@ -68,6 +77,15 @@ func OpenFloor(ctx context.Context, vm paths.VM) (*Floor, error) {
 		f.launch.Machine.Disks[i].Path, f.launch.Machine.Disks[i].Layers = own, nil
 	}
 	return f, nil
+}
+
+func driverOf(l shim.Launch) (vmm.Driver, error) {
+	for _, d := range []vmm.Driver{qemu.Driver{}, firecracker.Driver{}} {
+		if l.Driver == d.Name() {
+			return d, nil
+		}
+	}
+	return nil, fmt.Errorf("the floor of driver %s is not known here", l.Driver)
 }
 
 func emptyLike(ctx context.Context, path, disk string) error {
@@ -203,7 +221,7 @@ func (f *Floor) RestoreAndExec(from *template.Fork) error {
 func (f *Floor) restoreAndExec(cfg vmm.Config, from vmm.Source, token [guestwire.TokenLen]byte) error {
 	ctx, cancel := context.WithTimeout(f.ctx, limit)
 	defer cancel()
-	m, err := (qemu.Driver{}).Restore(ctx, cfg, from, vmm.IO{})
+	m, err := f.driver.Restore(ctx, cfg, from, vmm.IO{})
 	if err != nil {
 		return err
 	}

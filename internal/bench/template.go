@@ -23,7 +23,7 @@ func (f *Floor) Template(ctx context.Context, pool *template.Pool) (*template.Fo
 			return nil, err
 		}
 		for _, t := range all {
-			if t.CreatedAt.After(vm.Began) && madeFor(t.Key, vm.Machine) {
+			if t.CreatedAt.After(vm.Began) && t.Key.Driver == vm.Driver && madeFor(t.Key, vm.Machine) {
 				return pool.Open(ctx, t.ID)
 			}
 		}

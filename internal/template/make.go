@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"banger"
@@ -130,15 +129,6 @@ func (w *workshop) config(disk string) vmm.Config {
 	return cfg
 }
 
-// warmUp is what a guest does before it is saved, each twice: what a first
-// command has to load and fault in is then in every fork.
-var warmUp = [][]string{
-	{"/bin/true"},
-	{"true"},
-	{"sh", "-c", ":"},
-	{"sh", "-c", "echo warm | cat"},
-}
-
 // save boots a machine that is nobody's, warms it up and saves it. It never
 // runs again, so that its disk needs no copy.
 func (w *workshop) save(ctx context.Context, t *Template) error {
@@ -217,42 +207,29 @@ func connect(ctx context.Context, m vmm.Machine, dial func() (*guestwire.Conn, e
 	return guestlink.Over(conn), nil
 }
 
-func (w *workshop) warm(ctx context.Context, link *guestlink.Link) error {
-	other := w.neutral() // from which the neutral one is a change, as a VM's from that
-	other.Hostname, other.MachineID = "warm", strings.Repeat("1", len(neutralID))
-	if other.Network = w.place(otherAddress); other.Network != nil {
-		other.Network.Drop = true // it has no connections; forks of a fork of it will
-	}
-	for _, s := range []guestwire.Setup{other, w.neutral()} {
-		s.TimeNanos = time.Now().UnixNano()
-		if _, err := link.Setup(ctx, s); err != nil {
-			return err
-		}
-		if _, err := link.SetClock(ctx, time.Now()); err != nil {
-			return err
-		}
-		for _, argv := range warmUp {
-			if err := exec(ctx, link, argv); err != nil {
-				return err
-			}
-		}
-	}
-	warmListeners(ctx, link)
-	return link.Sync(ctx)
-}
+// patience is how often the guest is asked whether its init is done. It answers
+// that it is not after a minute, lest anybody wait longer for a unit that hangs. A
+// maker keeps nobody waiting, and being of the lowest priority takes several times
+// as long on a busy host.
+const patience = 3
 
-// warmListeners has the guest load what it finds listeners with, and begin to
-// watch for them. One that cannot has no less to offer.
-func warmListeners(ctx context.Context, link *guestlink.Link) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	_ = link.Listeners(ctx, func([]guestwire.Listener) { cancel() })
+// awaitInit waits for the image's own init, which begins with the first setup.
+func (w *workshop) awaitInit(ctx context.Context, link *guestlink.Link) error {
+	if w.spec.Key.Init != banger.InitSystemd {
+		return nil
+	}
+	for range patience {
+		if done, err := link.Booted(ctx); err != nil || done {
+			return err
+		}
+	}
+	return errors.New("systemd has not brought everything up")
 }
 
 // The identity of a machine that is nobody's.
 const (
 	neutralName = "localhost"
-	neutralID   = "00000000000000000000000000000000"
+	neutralID   = "00000000000000000000000000000001" // systemd takes 0 for none
 )
 
 // neutral makes the machine what any VM may start from: all that is a VM's own
@@ -277,16 +254,6 @@ func (w *workshop) place(address [4]byte) *guestwire.Network {
 	n := *w.spec.Setup.Network
 	n.Address = address
 	return &n
-}
-
-func exec(ctx context.Context, link *guestlink.Link, argv []string) error {
-	body, err := link.Conn().Call(ctx, guestwire.KindExec, guestwire.Exec{Argv: argv}.Append(nil))
-	if err != nil {
-		return err
-	}
-	// An image may lack a shell: any answer has warmed up what there is.
-	_, err = guestwire.ParseExit(body)
-	return err
 }
 
 // try takes the saved machine up as a start would, on a copy of its disk.

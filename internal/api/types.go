@@ -183,13 +183,23 @@ type SSHKeys struct {
 
 // Image is an image with what uses it.
 type Image struct {
-	ID         string    `json:"id"`
-	Name       string    `json:"name"`
-	Managed    bool      `json:"managed"`
-	Digest     string    `json:"digest" doc:"sha256:HEX of the root file system"`
-	Source     string    `json:"source"`
-	RootfsPath string    `json:"rootfs_path"`
-	SizeBytes  int64     `json:"size_bytes"`
+	ID         string `json:"id"`
+	Name       string `json:"name"`
+	Managed    bool   `json:"managed"`
+	Digest     string `json:"digest" doc:"sha256:HEX of the root file system"`
+	Source     string `json:"source"`
+	RootfsPath string `json:"rootfs_path"`
+	SizeBytes  int64  `json:"size_bytes"`
+
+	ArtifactDir string `json:"artifact_dir,omitempty" doc:"what banger keeps of it"`
+	KernelPath  string `json:"kernel_path,omitempty" doc:"of its own kernel, as it was given"`
+	InitrdPath  string `json:"initrd_path,omitempty" doc:"only recorded"`
+	ModulesDir  string `json:"modules_dir,omitempty"`
+
+	WorkSeedPath   string `json:"work_seed_path,omitempty" doc:"of the file system whose tree fills /root when a VM first boots"`
+	WorkSeedDigest string `json:"work_seed_digest,omitempty" doc:"sha256:HEX of it"`
+	WorkSeedBytes  int64  `json:"work_seed_bytes,omitempty"`
+
 	BuildSize  string    `json:"build_size,omitempty" doc:"least disk size of its VMs"`
 	Kernel     string    `json:"kernel,omitempty" doc:"digest of the kernel its VMs boot where none is asked for"`
 	Ref        string    `json:"ref,omitempty" doc:"of an image of a registry"`
@@ -223,6 +233,8 @@ type PullImage struct {
 type RegisterImage struct {
 	Name   string `json:"name"`
 	Rootfs string `json:"rootfs" minLength:"1" doc:"an ext4 file, which stays where it is and is never written"`
+	// WorkSeed is an absolute path too.
+	WorkSeed string `json:"work_seed,omitempty" doc:"another one, whose tree fills /root when a VM first boots"`
 	ImageKernel
 }
 
@@ -288,10 +300,12 @@ type Kernel struct {
 	UsedBy []string `json:"used_by" doc:"names of VMs, and of images as in 'image NAME'"`
 }
 
-// PullKernel asks for a kernel of the catalogue.
+// PullKernel asks for a kernel of the catalogue, or that of an image of a registry.
 type PullKernel struct {
-	Name  string `json:"name" minLength:"1"`
-	Force bool   `json:"force,omitempty"`
+	Name   string        `json:"name" minLength:"1" doc:"a name, or the reference of an image"`
+	As     string        `json:"as,omitempty" doc:"what to call the kernel of an image"`
+	Force  bool          `json:"force,omitempty"`
+	Access banger.Access `json:"access,omitzero" doc:"to the registry"`
 }
 
 // ImportKernel takes a kernel from files of the user's, by absolute path.

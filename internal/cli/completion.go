@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"banger"
 	"banger/client"
 	"banger/internal/api"
 )
@@ -50,6 +51,7 @@ const (
 
 func anyState(api.VM) bool   { return true }
 func live(vm api.VM) bool    { return vm.State.Live() }
+func wakes(vm api.VM) bool   { return vm.State.Live() || vm.State == banger.StateSuspended }
 func notLive(vm api.VM) bool { return !vm.State.Live() }
 
 type completer = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective)

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -27,7 +28,7 @@ local path with a colon is written with ./ before it.`,
   banger cp devbox:/var/log/syslog .
   banger cp devbox:/etc - | tar t`,
 		Args:              exactly("source", "destination"),
-		ValidArgsFunction: completePaths,
+		ValidArgsFunction: a.completeSides,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			from, to, err := copySides(args[0], args[1])
 			if err != nil {
@@ -41,9 +42,33 @@ local path with a colon is written with ./ before it.`,
 	return cmd
 }
 
-// completePaths offers local files; VM:PATH is typed by hand.
-func completePaths(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-	return nil, cobra.ShellCompDirectiveDefault
+// completeSides offers VMs for one side of the copy, and local files where what was
+// typed is none. The path in a VM is typed by hand.
+func (a *app) completeSides(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+	files := cobra.ShellCompDirectiveDefault
+	if len(args) > 1 || len(args) == 1 && remote(args[0]) {
+		return nil, files
+	}
+	if remote(typed) {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	vms, _ := a.completeVMs(one, wakes)(cmd, nil, typed)
+	var sides []string
+	for _, vm := range vms {
+		name, state, _ := strings.Cut(vm, "\t")
+		if strings.HasPrefix(name, typed) {
+			sides = append(sides, name+":\t"+state)
+		}
+	}
+	if len(sides) == 0 {
+		return nil, files
+	}
+	return sides, cobra.ShellCompDirectiveNoSpace | cobra.ShellCompDirectiveNoFileComp
+}
+
+// remote says whether an argument names a VM's side.
+func remote(arg string) bool {
+	return parseSide(arg).vm != ""
 }
 
 func (o *cpOptions) run(ctx context.Context, c *client.Client, from, to side) error {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"io"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -69,10 +70,11 @@ func (o *logsOptions) run(ctx context.Context, c *client.Client) error {
 		return err
 	}
 	defer log.close()
-	if err := log.history(o.app.Out, o.tail); err != nil || !o.follow {
+	out := o.app.guestOut(flushing{o.app.voice})
+	if err := log.history(out, o.tail); err != nil || !o.follow {
 		return err
 	}
-	return o.followUntilEnd(ctx, paths.VM(vm.Dir), log)
+	return o.followUntilEnd(ctx, paths.VM(vm.Dir), log, out)
 }
 
 func (o *logsOptions) log(dir paths.VM) (*logFile, error) {
@@ -84,7 +86,7 @@ func (o *logsOptions) log(dir paths.VM) (*logFile, error) {
 
 // followUntilEnd prints what is added until the VM has ended and all of it
 // was printed.
-func (o *logsOptions) followUntilEnd(ctx context.Context, dir paths.VM, log *logFile) error {
+func (o *logsOptions) followUntilEnd(ctx context.Context, dir paths.VM, log *logFile, out io.Writer) error {
 	ended := make(chan struct{})
 	ctx, stop := context.WithCancelCause(ctx)
 	defer func() { stop(nil); <-ended }()
@@ -97,10 +99,6 @@ func (o *logsOptions) followUntilEnd(ctx context.Context, dir paths.VM, log *log
 		defer sh.Close()
 		_ = sh.Watch(ctx, func(shim.Status) {})
 	}()
-	if err := o.app.flush(); err != nil {
-		return err
-	}
-	out := flushing{o.app.voice}
 	for {
 		if err := log.wait(ctx, ended); err != nil {
 			return context.Cause(ctx)

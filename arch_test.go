@@ -23,19 +23,20 @@ var rooms = map[string][]string{
 	"banger/internal/api":        {"banger"},
 	"banger/internal/apt":        {"banger", "internal/artifact"},
 	"banger/internal/artifact":   {"banger"},
-	"banger/internal/bench":      {"banger", "internal/ext4", "internal/guestlink", "internal/guestwire", "internal/paths", "internal/shim", "internal/template", "internal/vmm", "internal/vmm/qemu"},
+	"banger/internal/bench":      {"banger", "internal/ext4", "internal/guestlink", "internal/guestwire", "internal/paths", "internal/shim", "internal/template", "internal/vmm", "internal/vmm/firecracker", "internal/vmm/qemu"},
 	"banger/internal/build":      {},
 	"banger/internal/cli":        {"*"},
-	"banger/internal/config":     {"banger"},
+	"banger/internal/config":     {"banger", "internal/vnet/reach"},
 	"banger/internal/daemon":     {"*"},
-	"banger/internal/doctor":     {"banger", "internal/artifact", "internal/build", "internal/config", "internal/image", "internal/kernel", "internal/loopback", "internal/names", "internal/paths", "internal/shim", "internal/sshconfig", "internal/store", "internal/template", "internal/vm", "internal/vmm", "internal/vmm/qemu"},
+	"banger/internal/doctor":     {"banger", "internal/artifact", "internal/build", "internal/config", "internal/image", "internal/kernel", "internal/loopback", "internal/names", "internal/paths", "internal/shim", "internal/sshconfig", "internal/store", "internal/template", "internal/vm", "internal/vmm", "internal/vmm/firecracker", "internal/vmm/qemu"},
 	"banger/internal/ext4":       {"banger", "internal/artifact"},
-	"banger/internal/guest":      {"internal/guest/boot", "internal/guestwire"},
+	"banger/internal/guest":      {"internal/guest/boot", "internal/guestwire", "internal/tether"},
 	"banger/internal/guestbin":   {},
 	"banger/internal/guestlink":  {"banger", "internal/guestwire"},
 	"banger/internal/guestwire":  {},
+	"banger/internal/hostca":     {},
 	"banger/internal/image":      {"banger", "internal/apt", "internal/artifact", "internal/ext4", "internal/oci", "internal/rootfs"},
-	"banger/internal/kernel":     {"banger", "internal/apt", "internal/artifact", "internal/ext4", "internal/kmod"},
+	"banger/internal/kernel":     {"banger", "internal/apt", "internal/artifact", "internal/ext4", "internal/kmod", "internal/oci"},
 	"banger/internal/kmod":       {},
 	"banger/internal/layers":     {"banger", "internal/artifact", "internal/ext4"},
 	"banger/internal/patch":      {"banger", "internal/artifact"},
@@ -47,14 +48,16 @@ var rooms = map[string][]string{
 	"banger/internal/peer":       {},
 	"banger/internal/rootfs":     {"internal/artifact"},
 	"banger/internal/service":    {"banger", "internal/artifact"},
-	"banger/internal/shim":       {"banger", "internal/guestlink", "internal/guestwire", "internal/layers", "internal/loopback", "internal/paths", "internal/peer", "internal/ports", "internal/vmm", "internal/vnet"},
+	"banger/internal/shim":       {"banger", "internal/guestlink", "internal/guestwire", "internal/loopback", "internal/paths", "internal/peer", "internal/ports", "internal/vmm", "internal/vnet/reach"},
 	"banger/internal/sshconfig":  {},
 	"banger/internal/sshd":       {"banger", "internal/guestlink", "internal/guestwire"},
 	"banger/internal/sshkeys":    {"banger", "internal/artifact", "internal/paths"},
 	"banger/internal/store":      {"banger"},
 	"banger/internal/template":   {"banger", "internal/artifact", "internal/ext4", "internal/guestlink", "internal/guestwire", "internal/vmm"},
-	"banger/internal/vm":         {"banger", "internal/artifact", "internal/config", "internal/ext4", "internal/guestwire", "internal/layers", "internal/loopback", "internal/paths", "internal/ports", "internal/shim", "internal/template", "internal/vmm", "internal/vnet"},
-	"banger/internal/vnet":       {"banger"},
+	"banger/internal/vm":         {"banger", "internal/artifact", "internal/config", "internal/ext4", "internal/guestwire", "internal/layers", "internal/loopback", "internal/paths", "internal/ports", "internal/shim", "internal/template", "internal/vmm", "internal/vnet/reach"},
+	"banger/internal/tether":     {},
+	"banger/internal/vnet":       {"banger", "internal/vnet/reach"},
+	"banger/internal/vnet/reach": {"banger"},
 	"banger/internal/vnet/ways":  {},
 	"banger/test/e2e/probe":      {"internal/vnet/ways"},
 	"banger/internal/vmm":        {"banger"},
@@ -65,19 +68,21 @@ var rooms = map[string][]string{
 	"banger/test/e2e":            {"internal/vnet/ways", "test/world"},
 	"banger/test/world":          {},
 	"banger/test/bench":          {"*"},
+
+	"banger/internal/vmm/firecracker": {"banger", "internal/tether", "internal/vmm", "internal/vmm/child"},
 }
 
 // owners lists the packages that may import a library that opens a door to
 // the outside world.
 var owners = map[string][]string{
 	"database/sql":                     {"banger/internal/store"},
-	"net/http":                         {"banger/client", "banger/internal/daemon", "banger/internal/oci", "banger/test/bench"},
+	"net/http":                         {"banger/client", "banger/internal/daemon", "banger/internal/oci", "banger/internal/vmm/firecracker", "banger/test/bench"},
 	"modernc.org/sqlite":               {"banger/internal/store"},
 	"github.com/danielgtaylor/huma/v2": {"banger/internal/daemon"},
 	"golang.org/x/crypto/ssh":          {"banger/internal/sshd", "banger/internal/sshkeys"},
 	"github.com/spf13/cobra":           {"banger/internal/cli"},
 	"os/exec": {
-		"banger/client", "banger/internal/shim", "banger/internal/vmm/child", "banger/internal/vmm/qemu", // daemon, shim, VMM
+		"banger/client", "banger/internal/shim", "banger/internal/vmm/child", "banger/internal/vmm/firecracker", "banger/internal/vmm/qemu", // daemon, shim, VMM
 		"banger/internal/apt", "banger/internal/image", "banger/internal/kernel", "banger/internal/ext4", "banger/internal/artifact", // the host's package tools
 		"banger/internal/workspace", // git
 		"banger/internal/sshconfig", // where the host's ssh is

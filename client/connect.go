@@ -23,6 +23,11 @@ type Options struct {
 	Exe     string           // started as `EXE daemon run`; empty for this executable
 	BuildID string           // of the daemon wanted; empty for this executable's
 	Warn    func(msg string) // hears of a busy daemon of another build, once; may be nil
+
+	// Service has the service that runs this executable start its daemon, and returns when
+	// that is up, or says why it does not: the daemon is started here then. Nil where there
+	// is no such service.
+	Service func(ctx context.Context)
 }
 
 // Connect gives the daemon of a state directory, and starts one where none
@@ -71,12 +76,17 @@ func meet(ctx context.Context, dirs paths.Dirs, o Options) (net.Conn, string, er
 	if !errors.Is(err, errNoDaemon) {
 		return conn, socket, err
 	}
+	if o.Service != nil {
+		if err := startService(ctx, dirs, o); err != nil {
+			return nil, "", err
+		}
+	}
 	turn, err := takeTurn(ctx, dirs)
 	if err != nil {
 		return nil, "", err
 	}
 	defer turn.Close()
-	// Whoever had the turn before has started one, perhaps.
+	// Whoever had the turn before has started one, perhaps, or the service has.
 	if conn, socket, err := running(ctx, dirs); !errors.Is(err, errNoDaemon) {
 		return conn, socket, err
 	}

@@ -26,9 +26,8 @@ const startTime = 90 * time.Second
 
 // takeTurn waits until nobody else is starting a daemon.
 func takeTurn(ctx context.Context, dirs paths.Dirs) (*os.File, error) {
-	if err := os.MkdirAll(dirs.State, 0o700); err != nil {
-		return nil, banger.Errorf(banger.Unavailable, "cannot make the state directory: %w", err).
-			Hint("set XDG_STATE_HOME to a directory you can write")
+	if err := makeState(dirs); err != nil {
+		return nil, err
 	}
 	f, err := os.OpenFile(dirs.DaemonStart(), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -40,6 +39,14 @@ func takeTurn(ctx context.Context, dirs paths.Dirs) (*os.File, error) {
 		return nil, banger.Errorf(banger.Cancelled, "cancelled while another command starts the daemon")
 	}
 	return f, nil
+}
+
+func makeState(dirs paths.Dirs) error {
+	if err := os.MkdirAll(dirs.State, 0o700); err != nil {
+		return banger.Errorf(banger.Unavailable, "cannot make the state directory: %w", err).
+			Hint("set XDG_STATE_HOME to a directory you can write")
+	}
+	return nil
 }
 
 // ended waits for the end of a daemon, which lets go of its lock last.
@@ -64,13 +71,12 @@ func flock(ctx context.Context, f *os.File, how int) error {
 	}
 	done := make(chan error, 1)
 	go func() {
-		defer unix.Close(fd)
-		for {
-			if err := unix.Flock(fd, how); !errors.Is(err, unix.EINTR) {
-				done <- err
-				return
-			}
+		err := unix.Flock(fd, how)
+		for errors.Is(err, unix.EINTR) {
+			err = unix.Flock(fd, how)
 		}
+		unix.Close(fd) // before the word: until then the lock outlives f
+		done <- err
 	}()
 	select {
 	case err := <-done:

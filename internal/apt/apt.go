@@ -24,21 +24,29 @@ import (
 type Client struct {
 	dir  string
 	conf string
+	env  []string
 
 	incomplete error // why Update could not fetch all lists
 }
 
+// Installed says whether apt is the host's package manager.
+func Installed() bool {
+	_, err := exec.LookPath("apt-get")
+	return err == nil
+}
+
 // Open makes a client with its state in dir, which exists and is private to
-// it. A host whose package manager is not apt is banger.Unavailable.
-func Open(dir string) (*Client, error) {
-	if _, err := exec.LookPath("apt-get"); err != nil {
+// it. env is more of the environment that apt runs in, KEY=VALUE: the proxies of
+// who asks. A host whose package manager is not apt is banger.Unavailable.
+func Open(dir string, env []string) (*Client, error) {
+	if !Installed() {
 		return nil, banger.Errorf(banger.Unavailable, "cannot use the host's package sources: apt-get is not installed here")
 	}
 	dir, err := filepath.Abs(dir) // apt is run in other directories
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{dir: dir, conf: filepath.Join(dir, "apt.conf")}
+	c := &Client{dir: dir, conf: filepath.Join(dir, "apt.conf"), env: env}
 	for _, sub := range []string{"cache/archives/partial", "state/lists/partial"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
 			return nil, err
@@ -163,7 +171,7 @@ func (c *Client) run(ctx context.Context, dir, name string, args ...string) ([]b
 	}
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
+	cmd.Env = append(append(os.Environ(), c.env...), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()

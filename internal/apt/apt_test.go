@@ -83,7 +83,7 @@ func openHost(t *testing.T) *Client {
 	if _, err := exec.LookPath("apt-get"); err != nil {
 		t.Skip("apt is not this host's package manager")
 	}
-	c, err := Open(t.TempDir())
+	c, err := Open(t.TempDir(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,21 +139,44 @@ func TestListsOfItsOwnServeWhereTheHostHasNone(t *testing.T) {
 	}
 }
 
-func TestSourcesThatCannotBeReachedAreNotTakenForEmptyOnes(t *testing.T) {
-	c, dir := openHost(t), t.TempDir()
+// onlySource has apt know no archive but one, and gives the setting for how it
+// is reached.
+func onlySource(t *testing.T, uri, reached string) {
+	t.Helper()
+	dir := t.TempDir()
 	list, conf := filepath.Join(dir, "sources.list"), filepath.Join(dir, "apt.conf")
 	err := errors.Join(
-		os.WriteFile(list, []byte("deb [trusted=yes] http://127.0.0.1:1/ nowhere main\n"), 0o644),
-		os.WriteFile(conf, []byte("Dir::Etc::sourcelist \""+list+"\";\nDir::Etc::sourceparts \"/dev/null\";\nAcquire::http::Proxy \"DIRECT\";\n"), 0o644))
+		os.WriteFile(list, []byte("deb [trusted=yes] "+uri+" nowhere main\n"), 0o644),
+		os.WriteFile(conf, []byte("Dir::Etc::sourcelist \""+list+"\";\nDir::Etc::sourceparts \"/dev/null\";\nAcquire::Retries \"0\";\n"+reached+"\n"), 0o644))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("APT_CONFIG", conf)
+}
+
+func TestSourcesThatCannotBeReachedAreNotTakenForEmptyOnes(t *testing.T) {
+	c := openHost(t)
+	onlySource(t, "http://127.0.0.1:1/", `Acquire::http::Proxy "DIRECT";`)
 	if err := c.Update(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	_, err = c.Candidate(context.Background(), "base-files")
+	_, err := c.Candidate(context.Background(), "base-files")
 	if banger.CodeOf(err) != banger.Unavailable || !strings.Contains(err.Error(), "127.0.0.1:1") {
 		t.Errorf("error %v", err)
+	}
+	if _, err := c.DebianSources(context.Background(), "bookworm"); banger.CodeOf(err) != banger.Unavailable {
+		t.Errorf("as if it had none: %v", err)
+	}
+}
+
+func TestAptGoesThroughTheProxiesOfWhoAsks(t *testing.T) {
+	c := openHost(t)
+	c.env = []string{"http_proxy=http://127.0.0.1:2"}
+	onlySource(t, "http://127.0.0.1:1/", "#clear Acquire::http::Proxy;")
+	if err := c.Update(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if c.incomplete == nil || !strings.Contains(c.incomplete.Error(), "127.0.0.1:2") {
+		t.Errorf("the proxy was not asked: %v", c.incomplete)
 	}
 }

@@ -21,7 +21,7 @@ type source struct {
 // DebianSources gives the host's sources of one Debian release, its updates
 // and its security updates, in the deb822 form. What comes from elsewhere is
 // left out: it is Debian's if its signed Release file says so, so mirrors
-// count. A host without any is banger.Unavailable.
+// count. It is empty for a host that has none.
 func (c *Client) DebianSources(ctx context.Context, codename string) (string, error) {
 	sources, err := c.debianSources(ctx, codename)
 	if err == nil && len(sources) == 0 {
@@ -30,12 +30,11 @@ func (c *Client) DebianSources(ctx context.Context, codename string) (string, er
 			sources, err = c.debianSources(ctx, codename)
 		}
 	}
+	if err == nil && len(sources) == 0 && c.incomplete != nil {
+		err = banger.Errorf(banger.Unavailable, "the host's package sources cannot be reached: %w", c.incomplete).Hint("sudo apt-get update")
+	}
 	if err != nil {
 		return "", err
-	}
-	if len(sources) == 0 {
-		return "", banger.Errorf(banger.Unavailable, "the host's package sources have no Debian %s", codename).
-			Hint("add Debian %s to /etc/apt/sources.list.d and run: sudo apt update", codename)
 	}
 	var b strings.Builder
 	for _, s := range sources {

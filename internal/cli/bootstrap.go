@@ -61,8 +61,9 @@ func newBootstrap(a *app, plan *workspace.Plan, vm api.CreateVM) (*bootstrap, er
 	return &bootstrap{a, tool, mise}, nil
 }
 
-// install installs the tools: in the background for a shell, else it waits.
-func (b *bootstrap) install(ctx context.Context, g workspaceGuest, dir string, background bool) error {
+// install installs the tools, through the proxies that env names: in the background for
+// a shell, else it waits.
+func (b *bootstrap) install(ctx context.Context, g workspaceGuest, dir string, env []string, background bool) error {
 	there, err := b.bringMise(ctx, g)
 	if err != nil || !there {
 		return err
@@ -71,7 +72,7 @@ func (b *bootstrap) install(ctx context.Context, g workspaceGuest, dir string, b
 		return err
 	}
 	script := "exec >>" + bootstrapLog + " 2>&1; mise trust --yes --all; exec mise install --yes"
-	c := workspace.Command{Argv: []string{"sh", "-c", script}, Dir: dir}
+	c := workspace.Command{Argv: []string{"sh", "-c", script}, Dir: dir, Env: env}
 	if background {
 		b.app.say("the tools that %s names are being installed", b.tool)
 		b.app.hint("banger vm logs --source bootstrap -f %s shows how it goes", g.name)
@@ -138,7 +139,7 @@ func (g workspaceGuest) has(ctx context.Context, paths ...string) (bool, error) 
 // detach leaves a command running by itself.
 func (g workspaceGuest) detach(ctx context.Context, c workspace.Command) error {
 	command := &guestCommand{v: g.app.voice, vm: g.name, shim: g.shim}
-	command.request.Argv, command.request.Dir, command.request.User = c.Argv, c.Dir, g.user
+	command.request.Argv, command.request.Dir, command.request.User, command.request.Env = c.Argv, c.Dir, g.guestRunner.name(), c.Env
 	return command.detach(ctx)
 }
 
@@ -156,7 +157,7 @@ func (o *logsOptions) printBootstrap(ctx context.Context, vm api.VM, sh *shim.Cl
 	if o.follow {
 		argv = append(argv, "-f")
 	}
-	out := flushing{o.app.voice}
+	out := o.app.guestOut(flushing{o.app.voice})
 	_, err := g.Run(ctx, workspace.Command{Argv: append(argv, bootstrapLog), Stdout: out})
 	return err
 }

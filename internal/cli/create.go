@@ -22,12 +22,13 @@ func newCreate(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "create",
 		Short: "Create a VM and start it",
-		Long:  `Create a VM, start it, wait until its guest is ready, and print its name.`,
+		Long: `Create a VM, start it, wait until its guest is ready, and print its name. It takes no repository:
+"banger run -d PATH" brings one in.`,
 		Example: `  banger vm create --name devbox --memory 4G
   banger vm create --no-start`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			req, err := o.shape.request(cmd)
+			req, err := o.shape.request(o.app, cmd)
 			if err != nil {
 				return err
 			}

@@ -74,7 +74,7 @@ func (o *doctorOptions) run(ctx context.Context) error {
 }
 
 func (o *doctorOptions) check(ctx context.Context, dirs paths.Dirs) []doctor.Row {
-	opts := doctor.Options{Verify: o.verify, Daemon: o.app.askDaemon}
+	opts := doctor.Options{Verify: o.verify, Daemon: o.app.askDaemon, Self: "/proc/self/exe"}
 	if o.verify {
 		p := o.app.progress()
 		defer p.end()

@@ -39,7 +39,7 @@ INT, TERM and HUP are forwarded, and a second Ctrl-C within two seconds ends ban
   banger exec devbox -- sh -c 'echo $HOME | tr a-z A-Z'
   tar c . | banger exec -i devbox -- tar x -C /srv`,
 		Args:              func(cmd *cobra.Command, args []string) error { return o.arguments(cmd.ArgsLenAtDash(), args) },
-		ValidArgsFunction: a.completeVMs(one, live),
+		ValidArgsFunction: a.completeVMs(one, wakes),
 		RunE:              func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
 
 		DisableFlagsInUseLine: true,
@@ -80,15 +80,25 @@ func (o *execOptions) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	g, err := o.once(ctx, request)
+	if g != nil && banger.CodeOf(err) == banger.NotRunning && !request.Stdin && saved(g.dir) {
+		_, err = o.once(ctx, request) // it was suspended in this very moment, and nothing ran
+	}
+	return err
+}
+
+// once finds the VM and runs the command in it; the command is nil where it did not
+// come to that.
+func (o *execOptions) once(ctx context.Context, request guestwire.Exec) (*guestCommand, error) {
 	g, err := o.prepare(ctx, request)
 	if err != nil {
-		return asOurs(err)
+		return nil, asOurs(err)
 	}
 	defer g.shim.Close()
 	if o.detach {
-		return g.detach(ctx)
+		return g, g.detach(ctx)
 	}
-	return g.run(ctx)
+	return g, g.run(ctx)
 }
 
 // prepare finds the VM and connects to its shim, until a signal says not to.
@@ -113,7 +123,7 @@ func (o *execOptions) prepare(ctx context.Context, request guestwire.Exec) (*gue
 		base = vm.Workspace.GuestPath
 	}
 	if request.User == "" && o.guestPath == "" {
-		request.User = vm.Workspace.User
+		request.User = ownerOf(vm.Workspace)
 	}
 	request.Dir = placed(base, request.Dir)
 	if base != "" {

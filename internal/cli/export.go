@@ -1,8 +1,8 @@
 package cli
 
 import (
-	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -42,7 +42,7 @@ are. --format mbox prints the commits instead, for "git am".`,
   banger vm workspace export devbox --apply
   banger vm workspace export devbox --format mbox | git am`,
 		Args:              exactly("VM"),
-		ValidArgsFunction: a.completeVMs(one, live),
+		ValidArgsFunction: a.completeVMs(one, wakes),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.check(); err != nil {
 				return err
@@ -89,7 +89,7 @@ func (o *exportOptions) run(ctx context.Context, c *client.Client, ref string) e
 			Hint("banger vm workspace prepare %s .", vm.Name)
 	case w.BaseTree == "":
 		return banger.Errorf(banger.NotFound, "cannot export from %s: it is not recorded what was brought in", vm.Name).
-			Hint("banger vm cp %s:%s . copies files out", vm.Name, w.GuestPath)
+			Hint("banger vm cp %s:%s . copies files out", vm.Name, banger.ShellWord(w.GuestPath))
 	}
 	dirs, err := paths.FromEnv()
 	if err != nil {
@@ -169,6 +169,9 @@ func (e *export) patch(ctx context.Context) error {
 }
 
 func (e *export) notApplied(err error) error {
+	if errors.As(err, new(patch.HalfDone)) {
+		return banger.Errorf(banger.CodeOf(err), "only a part was applied to %s: %w", e.vm.Workspace.SourcePath, err)
+	}
 	return banger.Errorf(banger.CodeOf(err), "nothing was applied to %s: %w", e.vm.Workspace.SourcePath, err).
 		Hint("banger vm workspace export %s -o FILE writes a patch", e.vm.Name)
 }
@@ -191,16 +194,7 @@ func (e *export) write(content func(io.Writer) error) error {
 	if e.file != "" {
 		return writeWhole(e.file, content)
 	}
-	var all bytes.Buffer
-	if err := content(&all); err != nil {
-		return err
-	}
-	if e.app.tty.out {
-		_, err := io.WriteString(e.app.Out, printable(all.String()))
-		return err
-	}
-	_, err := all.WriteTo(e.app.Out)
-	return err
+	return spool(e.dirs.Cache, e.app.guestOut(e.app.Out), content)
 }
 
 func (e *export) report(done exported) {

@@ -34,7 +34,8 @@ With a command, it is run in every copy at once. What it writes is shown on stde
 line behind the copy's name, and at the end one table is printed: FILES is how many files changed in
 the copy while the command ran, in its repository where one was brought in ("banger vm workspace
 export" takes that out), else on its disk. Signals are forwarded to all; with --json the output of each is in its
-result. banger exits with 0 where every command did, else with 1.
+result. banger exits with 0 where every command did, else with 1. --rm is for copies that run a command,
+and there are at most 256 at a time.
 
 A process that is forked alive keeps the state of its own random generator, and its connections to the
 VM's address are dead.`,
@@ -74,8 +75,8 @@ func (o *forkOptions) arguments(dash int, args []string) error {
 
 func (o *forkOptions) check(cmd *cobra.Command) error {
 	switch {
-	case o.count < 1:
-		return badUsage("bad number of copies %d: it must be at least 1", o.count)
+	case o.count < 1 || o.count > banger.MostForks:
+		return badUsage("bad number of copies %d: it must be from 1 to %d", o.count, banger.MostForks)
 	case o.rm && len(o.argv) == 0:
 		return badUsage("--rm is for copies that run a command: without one they would go at once").
 			Hint("banger fork %s --rm -- CMD", o.ref)

@@ -147,7 +147,7 @@ func (r *forkRun) one(ctx context.Context, vm api.VM, sh *shim.Client, result *f
 }
 
 func (r *forkRun) command(ctx context.Context, vm api.VM, sh *shim.Client, result *forkResult) (int, error) {
-	request := guestwire.Exec{Argv: r.argv, Dir: vm.Workspace.GuestPath, User: vm.Workspace.User, UID: uint32(os.Getuid())}
+	request := guestwire.Exec{Argv: r.argv, Dir: vm.Workspace.GuestPath, User: ownerOf(vm.Workspace), UID: uint32(os.Getuid())}
 	if !vm.Workspace.IsZero() {
 		request.Under = mise
 	}

@@ -17,10 +17,18 @@ type guestRunner struct {
 	user string // whose commands they are, "" for root
 }
 
+// name is that user's. A command of nobody's would be run as the image's own user.
+func (g guestRunner) name() string {
+	if g.user == "" {
+		return "root"
+	}
+	return g.user
+}
+
 // Run runs a command to its end.
 func (g guestRunner) Run(ctx context.Context, c workspace.Command) (int, error) {
 	request := guestwire.Exec{
-		Argv: c.Argv, Env: c.Env, Dir: c.Dir, User: g.user, UID: uint32(os.Getuid()), Stdin: c.Stdin != nil,
+		Argv: c.Argv, Env: c.Env, Dir: c.Dir, User: g.name(), UID: uint32(os.Getuid()), Stdin: c.Stdin != nil,
 	}
 	if c.Root {
 		request.User = "root"

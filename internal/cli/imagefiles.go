@@ -42,8 +42,10 @@ func newImageRegister(a *app) *cobra.Command {
 		Use:   "register",
 		Short: "Make an image of an ext4 file of your own",
 		Long: `Make an image of an ext4 file that stays where it is. It is mounted read-only and never written; when it
-has changed, no VM starts from it any more. promote takes a copy of it.`,
-		Example:           `  banger image register --name mine --rootfs ./rootfs.ext4 --kernel-ref debian-cloud`,
+has changed, no VM starts from it any more. promote takes a copy of it. So it is with a work seed, a second
+file whose tree is copied to /root when a VM of the image boots for the first time.`,
+		Example: `  banger image register --name mine --rootfs ./rootfs.ext4 --kernel-ref debian-cloud
+  banger image register --name mine --rootfs ./rootfs.ext4 --work-seed ./home.ext4`,
 		Args:              exactly(),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -56,7 +58,7 @@ has changed, no VM starts from it any more. promote takes a copy of it.`,
 			if err := absoluteKernel(&req.ImageKernel); err != nil {
 				return err
 			}
-			if err := makeAbsolute(&req.Rootfs); err != nil {
+			if err := makeAbsolute(&req.Rootfs, &req.WorkSeed); err != nil {
 				return err
 			}
 			return a.with(cmd, func(ctx context.Context, c *client.Client) error {
@@ -66,6 +68,7 @@ has changed, no VM starts from it any more. promote takes a copy of it.`,
 	}
 	cmd.Flags().StringVar(&req.Name, "name", "", "call it `NAME`")
 	cmd.Flags().StringVar(&req.Rootfs, "rootfs", "", "the ext4 `FILE`")
+	cmd.Flags().StringVar(&req.WorkSeed, "work-seed", "", "another ext4 `FILE`, whose tree fills /root when a VM first boots")
 	kernelFlags(cmd, a, &req.ImageKernel)
 	return cmd
 }
@@ -90,8 +93,8 @@ func newImageExport(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export <image>",
 		Short: "Write an image to a file that another banger imports",
-		Long: `Write an image to one file (a zstd-compressed tar of a manifest and the file system), from which import
-makes the same image on any machine, without a network. The kernel is not in it.`,
+		Long: `Write an image to one file (a zstd-compressed tar of a manifest, the file system and the work seed, if there is one),
+from which import makes the same image on any machine, without a network. The kernel is not in it.`,
 		Example:           `  banger image export app -o app.tar.zst`,
 		Args:              exactly("image"),
 		ValidArgsFunction: a.completeImages,

@@ -9,6 +9,7 @@ import (
 	"banger"
 	"banger/client"
 	"banger/internal/api"
+	"banger/internal/kernel"
 )
 
 func newImagePull(a *app) *cobra.Command {
@@ -85,7 +86,7 @@ func absoluteKernel(k *api.ImageKernel) error {
 	case k.KernelRef != "" && (k.Kernel != "" || k.Initrd != "" || k.Modules != ""):
 		return badUsage("--kernel-ref stands for --kernel, --initrd and --modules")
 	case (k.Kernel == "") != (k.Modules == ""):
-		return badUsage("--kernel and --modules belong together")
+		return badUsage("--kernel and --modules belong together").Hint(kernel.BuiltIn)
 	case k.Initrd != "" && k.Kernel == "":
 		return badUsage("--initrd belongs to a --kernel")
 	}

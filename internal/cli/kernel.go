@@ -90,20 +90,25 @@ func newKernelShow(a *app) *cobra.Command {
 func newKernelPull(a *app) *cobra.Command {
 	var req api.PullKernel
 	cmd := &cobra.Command{
-		Use:   "pull <kernel>",
-		Short: "Get a kernel of the catalogue",
-		Long: `Get a kernel of the catalogue, so that VMs can boot it. debian-cloud comes from the host's own
-package sources: it is downloaded and unpacked, not installed.`,
-		Example:           `  banger kernel pull debian-cloud`,
+		Use:   "pull <name-or-reference>",
+		Short: "Get a kernel of the catalogue, of this host or of a registry",
+		Long: `Get a kernel, so that VMs can boot it. debian-cloud comes from the host's own package sources: it is
+downloaded and unpacked, not installed. host is the kernel that runs here, where its files may be read.
+Anything with a slash or a colon is the reference of an image that holds /kernel (a bzImage) and /kernel.tar
+(its modules), as those of linuxkit do; the kernel is then called as an image of it would be, or --name.`,
+		Example: `  banger kernel pull debian-cloud
+  banger kernel pull host
+  banger kernel pull linuxkit/kernel:6.6.71 --name lk`,
 		Args:              exactly("kernel"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			req.Name = args[0]
+			req.Name, req.Access = args[0], access()
 			return a.with(cmd, func(ctx context.Context, c *client.Client) error {
 				return a.addKernel(func(p *progress) (api.Kernel, error) { return c.PullKernel(ctx, req, p.watch) })
 			})
 		},
 	}
+	cmd.Flags().StringVar(&req.As, "name", "", "call it `NAME` (default: the last part of the reference and its tag)")
 	cmd.Flags().BoolVar(&req.Force, "force", false, "get it again")
 	return cmd
 }

@@ -29,7 +29,7 @@ synced is lost, and a suspended VM loses its memory. To end a process inside, us
 banger exec <vm> -- kill.`,
 		Example:           `  banger vm kill devbox`,
 		Args:              atLeastOne("VM"),
-		ValidArgsFunction: a.completeVMs(many, live),
+		ValidArgsFunction: a.completeVMs(many, wakes),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.refs, o.signal = args, strings.TrimPrefix(strings.ToUpper(o.signal), "SIG")
 			if !slices.Contains(killSignals, o.signal) {

@@ -47,6 +47,8 @@ func (l *launch) detached(ctx context.Context) error {
 	l.trace.start(l.vm.Trace)
 	if l.bring != nil {
 		if err := l.bringDetached(ctx, p); err != nil {
+			p.end()
+			l.undo(ctx)
 			return interrupted(ctx, err)
 		}
 	}
@@ -110,12 +112,19 @@ func (l *launch) boot(ctx context.Context) (*guestCommand, error) {
 		return g, nil
 	}
 	p.end()
-	if ctx.Err() != nil || l.create.Ephemeral && !l.kept {
-		if undo := l.remove(); undo != nil {
-			l.app.warn("cannot delete the VM %s: %v", l.vm.Name, undo)
-		}
-	}
+	l.undo(ctx)
 	return nil, interrupted(ctx, err)
+}
+
+// undo removes the VM of a run that a signal ended before it was whole, and one that
+// was to go anyway.
+func (l *launch) undo(ctx context.Context) {
+	if ctx.Err() == nil && (!l.create.Ephemeral || l.kept) {
+		return
+	}
+	if err := l.remove(); err != nil {
+		l.app.warn("cannot delete the VM %s: %v", l.vm.Name, err)
+	}
 }
 
 func (l *launch) makeVM(ctx context.Context, p *progress) (err error) {
@@ -151,7 +160,7 @@ func (l *launch) explain(err error) error {
 // ready.
 func (l *launch) join(ctx context.Context, p *progress) (*guestCommand, error) {
 	var err error
-	if l.shim, err = shim.Dial(ctx, paths.VM(l.vm.Dir)); err != nil {
+	if l.shim, err = shim.DialAhead(ctx, paths.VM(l.vm.Dir)); err != nil {
 		return nil, err
 	}
 	if l.create.Ephemeral {
@@ -189,8 +198,8 @@ func (l *launch) join(ctx context.Context, p *progress) (*guestCommand, error) {
 
 func (l *launch) ready(p *progress) {
 	l.app.say("ready in %s", elapsed(p.end()))
-	if len(l.request.Argv) == 0 && !l.create.Wait { // a shell
-		networkNotice(l.app.voice, l.vm)
+	if notice := networkNotice(l.vm); notice != "" && len(l.request.Argv) == 0 && !l.create.Wait { // a shell
+		l.app.say("%s", notice)
 	}
 }
 

@@ -29,6 +29,7 @@ func (l *launch) tellOfOthers(ctx context.Context) {
 func (l *launch) bringIn(ctx context.Context, p *progress, g *guestCommand) error {
 	p.say("bring the repository in")
 	l.trace.mark("wait")
+	l.bring.follow(ctx, l.client, l.vm)
 	vm, err := l.bring.deliver(ctx, l.client, l.vm, l.shim)
 	l.bring.end() // the command may take long
 	if err != nil {
@@ -41,7 +42,11 @@ func (l *launch) bringIn(ctx context.Context, p *progress, g *guestCommand) erro
 	if l.tools != nil {
 		p.say("install tools")
 		guest := workspaceGuest{guestRunner{l.shim, vm.Workspace.User}, l.app, vm.Name}
-		return l.tools.install(ctx, guest, vm.Workspace.GuestPath, !l.create.Wait)
+		env, err := l.app.openProxies(ctx, vm, l.shim)
+		if err != nil {
+			return err
+		}
+		return l.tools.install(ctx, guest, vm.Workspace.GuestPath, env, !l.create.Wait)
 	}
 	return nil
 }
@@ -52,7 +57,7 @@ func (l *launch) undelivered(err error) error {
 		return err
 	}
 	return banger.Errorf(banger.CodeOf(err), "%w", err).
-		Hint("banger vm workspace prepare %s %s tries again; banger rm -f %s deletes the VM", l.vm.Name, l.bring.plan.Root, l.vm.Name)
+		Hint("banger vm workspace prepare %s %s tries again; banger rm -f %s deletes the VM", l.vm.Name, quoteWords(l.bring.asked()), l.vm.Name)
 }
 
 // bringDetached is bringIn for a VM that nothing is run in.

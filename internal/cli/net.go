@@ -24,15 +24,15 @@ func newNet(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "net <vm>",
 		Short: "Show what a VM has reached and what it was refused",
-		Long: `Show what a guest has asked for since its start, the latest first: names that it resolved (dns), and
-connections by name and port, or by address where no name led there. NEEDS is the rule that allows
-it, for run, create and set.
+		Long: `Show what a guest has asked for so far, before its last start too, the latest first, also of a VM that does not run: names that it
+resolved (dns), and connections by name and port, or by address where no name led there. NEEDS is the
+rule that allows it, for run, create and set.
 
 With --learn, print the flags that everything so far needed, allowed or not.`,
 		Example: `  banger vm net devbox
   banger vm set devbox $(banger vm net --learn devbox)`,
 		Args:              exactly("VM"),
-		ValidArgsFunction: a.completeVMs(one, live),
+		ValidArgsFunction: a.completeVMs(one, anyState),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if o.ref = args[0]; o.json && o.learn {
 				return badUsage("--json and --learn contradict each other: --json has it as learned")

@@ -6,8 +6,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 func TestFilesAreWrittenWholeOrNotAtAll(t *testing.T) {
@@ -81,6 +85,81 @@ func TestAWriteThatIsKilledLeavesNothing(t *testing.T) {
 	cmd.Env = append(os.Environ(), where+"="+filepath.Join(dir, "file"))
 	if out, err := cmd.CombinedOutput(); err == nil || cmd.ProcessState.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
 		t.Fatalf("it was not killed: %v\n%s", err, out)
+	}
+	if left, _ := os.ReadDir(dir); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+func TestFilesThatNobodyFinishesGo(t *testing.T) {
+	dir := t.TempDir()
+	long := time.Now().Add(-time.Hour)
+	age := func(name string) string {
+		path := filepath.Join(dir, name)
+		if err := os.Chtimes(path, long, long); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	write := func(name string) {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{".banger-1.part", ".banger-new.part", ".bangerinclude", ".banger-notes"} {
+		write(name)
+	}
+	age(".banger-1.part")
+	age(".banger-notes")
+	being, err := named(dir) // which removes the first
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer being.Close()
+	age(filepath.Base(being.Name()))
+	removeUnfinished(dir)
+	entries, _ := os.ReadDir(dir)
+	var left []string
+	for _, e := range entries {
+		left = append(left, e.Name())
+	}
+	want := []string{filepath.Base(being.Name()), ".banger-new.part", ".banger-notes", ".bangerinclude"}
+	slices.Sort(want)
+	if !slices.Equal(left, want) {
+		t.Errorf("left are %q, not %q", left, want)
+	}
+	if err := name(being, filepath.Join(dir, "file")); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestWhatIsSpooledComesWholeOrNotAtAll(t *testing.T) {
+	broken := errors.New("broken")
+	var out strings.Builder
+	dir := filepath.Join(t.TempDir(), "cache")
+	err := spool(dir, &out, func(w io.Writer) error { _, err := io.WriteString(w, "half"); return errors.Join(err, broken) })
+	if !errors.Is(err, broken) || out.Len() > 0 {
+		t.Errorf("%v, written was %q", err, out.String())
+	}
+	if err := spool(dir, &out, func(w io.Writer) error { _, err := io.WriteString(w, "all"); return err }); err != nil || out.String() != "all" {
+		t.Errorf("%v, written was %q", err, out.String())
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	chunk := make([]byte, 1<<20)
+	if err := spool(dir, io.Discard, func(w io.Writer) error {
+		for range 64 {
+			if _, err := w.Write(chunk); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
+	runtime.ReadMemStats(&after)
+	if took := after.TotalAlloc - before.TotalAlloc; took > 4<<20 {
+		t.Errorf("64 MiB took %d bytes of memory", took)
 	}
 	if left, _ := os.ReadDir(dir); len(left) > 0 {
 		t.Errorf("left: %v", left)

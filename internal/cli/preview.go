@@ -3,12 +3,16 @@ package cli
 import (
 	"context"
 	"fmt"
+	"path"
 
 	"banger/internal/workspace"
 )
 
 // preview prints what would go in.
-func (a *app) preview(ctx context.Context, p *workspace.Plan, guestPath string) error {
+func (a *app) preview(ctx context.Context, p *workspace.Plan, user, guestPath string) error {
+	if guestPath == "" {
+		guestPath = "~" + user + "/" + path.Base(workspace.DefaultGuestPath)
+	}
 	files, bytes, err := p.Count(ctx)
 	if err != nil {
 		return err

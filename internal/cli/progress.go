@@ -1,9 +1,12 @@
 package cli
 
 import (
-	"fmt"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
+
+	"golang.org/x/text/width"
 
 	"banger/internal/api"
 )
@@ -31,9 +34,10 @@ type progress struct {
 
 // progress begins to show work. End must be called.
 func (v *voice) progress() *progress {
-	p := &progress{v: v, begun: time.Now(), stop: make(chan struct{})}
+	stop := make(chan struct{})
+	p := &progress{v: v, begun: time.Now(), stop: stop}
 	if v.lively() {
-		p.stopped.Go(p.redraw)
+		p.stopped.Go(func() { p.redraw(stop) })
 	}
 	return p
 }
@@ -102,10 +106,8 @@ func (p *progress) leave() {
 	}
 }
 
-func (p *progress) redraw() {
-	p.mu.Lock()
-	stop := p.stop
-	p.mu.Unlock()
+// redraw shows a new time until stop closes, which may be before it begins.
+func (p *progress) redraw(stop <-chan struct{}) {
 	tick := time.NewTicker(redrawEvery)
 	defer tick.Stop()
 	for {
@@ -123,7 +125,54 @@ func (p *progress) redraw() {
 }
 
 func (p *progress) show() {
-	p.draw(fmt.Sprintf("banger: %s… %s", p.stage, elapsed(time.Since(p.since))))
+	p.draw(liveLine(p.stage, elapsed(time.Since(p.since)), p.v.cols()))
+}
+
+// liveLine is what is redrawn in place: one line of a terminal of cols columns,
+// 0 for any. One that is wrapped could not be taken back. The last column stays
+// free: some terminals go on to the next line once it is used.
+func liveLine(stage, took string, cols int) string {
+	line := strings.Join(strings.Fields("banger: "+stage), " ") + "…"
+	if cols <= 0 {
+		return line + " " + took
+	}
+	if room := cols - 1 - cells(took) - 1; room >= len("banger: ") {
+		return cut(line, room) + " " + took
+	}
+	return cut(line, cols-1)
+}
+
+// cut shortens a line to so many columns, and shows that it did.
+func cut(line string, cols int) string {
+	if cells(line) <= cols {
+		return line
+	}
+	taken := 0
+	for at, r := range line {
+		if taken += cell(r); taken >= cols {
+			return line[:at] + "…"
+		}
+	}
+	return line
+}
+
+// cells is how many columns of a terminal a line takes.
+func cells(line string) (n int) {
+	for _, r := range line {
+		n += cell(r)
+	}
+	return n
+}
+
+func cell(r rune) int {
+	if unicode.Is(unicode.Mn, r) {
+		return 0
+	}
+	switch width.LookupRune(r).Kind() {
+	case width.EastAsianWide, width.EastAsianFullwidth:
+		return 2
+	}
+	return 1
 }
 
 func (p *progress) draw(text string) {

@@ -17,31 +17,37 @@ import (
 	"banger/internal/shim"
 )
 
-// inheritProxy has a command use the proxy of our environment, where the
-// configuration says so and the VM may reach the internet, and opens it to the guest.
-// What -e says of it wins.
+// inheritProxy has a command use the proxy of our environment. What -e says of it
+// wins.
 func (a *app) inheritProxy(ctx context.Context, vm api.VM, sh *shim.Client, request *guestwire.Exec) error {
+	env, err := a.openProxies(ctx, vm, sh)
+	request.Env = append(env, request.Env...)
+	return err
+}
+
+// openProxies opens the proxies of our environment to a guest, where the configuration
+// says so and the VM may reach the internet, and gives the variables that lead there.
+func (a *app) openProxies(ctx context.Context, vm api.VM, sh *shim.Client) (env []string, err error) {
 	own := proxyVariables(os.Environ())
 	if !vm.Spec.NAT || len(own) == 0 {
-		return nil
+		return nil, nil
 	}
 	dirs, err := paths.FromEnv()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	cfg, _, err := config.Load(dirs.ConfigFile())
 	if err != nil || !cfg.InheritProxy {
-		return err
+		return nil, err
 	}
 	p, err := guestProxies(own, func(host string) ([]netip.Addr, error) { return net.DefaultResolver.LookupNetIP(ctx, "ip4", host) })
 	if err == nil && len(p.rules) > 0 {
 		err = sh.OpenProxy(ctx, p.rules)
 	}
 	if err != nil {
-		return banger.Wrap(err, "cannot let %s use the proxy of this environment (inherit_proxy)", vm.Name)
+		return nil, banger.Wrap(err, "cannot let %s use the proxy of this environment (inherit_proxy)", vm.Name)
 	}
-	request.Env = append(p.env, request.Env...)
-	return nil
+	return p.env, nil
 }
 
 // proxyVariables picks those that say where the proxy is, as they are written.
@@ -89,7 +95,7 @@ func guestProxy(value string, lookup func(host string) ([]netip.Addr, error)) (t
 	}
 	u, err := url.Parse(value)
 	if err != nil || u.Hostname() == "" {
-		return "", "", banger.Errorf(banger.BadRequest, "it is no address of a proxy")
+		return "", "", banger.Errorf(banger.Conflict, "it is no address of a proxy")
 	}
 	port := u.Port()
 	if port == "" {
@@ -124,7 +130,7 @@ func addressOfProxy(host string, lookup func(host string) ([]netip.Addr, error))
 		addr = all[0].Unmap()
 	}
 	if !addr.Is4() || addr.IsLoopback() && addr != netip.AddrFrom4([4]byte{127, 0, 0, 1}) {
-		return addr, banger.Errorf(banger.BadRequest, "%s cannot be reached from a guest", addr).
+		return addr, banger.Errorf(banger.Conflict, "%s cannot be reached from a guest", addr).
 			Hint("a proxy at the host's 127.0.0.1, or at an IPv4 address, can")
 	}
 	return addr, nil

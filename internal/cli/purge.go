@@ -36,6 +36,9 @@ func (p *purgeOptions) agreed() (bool, error) {
 // run has the daemon delete what it knows, ends it, and removes the rest by name:
 // what has none here is not ours and stays.
 func (p *purgeOptions) run(ctx context.Context) error {
+	if err := removeOurSSHConfig(); err != nil {
+		return err
+	}
 	if _, err := os.Stat(p.dirs.State); errors.Is(err, fs.ErrNotExist) {
 		return os.RemoveAll(p.dirs.Cache)
 	}

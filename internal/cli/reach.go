@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"os"
 
 	"banger"
 	"banger/client"
@@ -21,6 +22,7 @@ func (a *app) reach(ctx context.Context, c *client.Client, ref string) (api.VM, 
 }
 
 func (a *app) reachVM(ctx context.Context, c *client.Client, vm api.VM) (*shim.Client, error) {
+	a.vm = vm.Name
 	err := reachable(vm)
 	if err == nil && vm.State == banger.StateSuspended {
 		vm, err = a.wake(ctx, c, vm)
@@ -28,11 +30,29 @@ func (a *app) reachVM(ctx context.Context, c *client.Client, vm api.VM) (*shim.C
 	if err != nil {
 		return nil, err
 	}
-	sh, err := shim.Dial(ctx, paths.VM(vm.Dir))
+	sh, err := shim.DialAhead(ctx, paths.VM(vm.Dir))
+	if saved(paths.VM(vm.Dir)) && (err == nil || banger.CodeOf(err) == banger.NotRunning) {
+		// It was suspended since the daemon looked, for being idle perhaps. To start it
+		// is to wait until that is done, and then to wake it.
+		if err == nil {
+			sh.Close()
+		}
+		if vm, err = a.wake(ctx, c, vm); err != nil {
+			return nil, err
+		}
+		sh, err = shim.DialAhead(ctx, paths.VM(vm.Dir))
+	}
 	if banger.CodeOf(err) == banger.NotRunning {
 		err = notRunning(vm)
 	}
 	return sh, err
+}
+
+// saved says whether a VM's memory lies on the disk, which decides that it is suspended,
+// however long its shim takes to end.
+func saved(dir paths.VM) bool {
+	_, err := os.Stat(dir.Suspended())
+	return err == nil
 }
 
 // reachable refuses a VM that neither runs nor can be woken.

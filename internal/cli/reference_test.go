@@ -56,7 +56,7 @@ func reference(t *testing.T) map[string]string {
 			visit(c)
 		}
 	}
-	visit(newRoot(&app{voice: newVoice()}))
+	visit(newRoot(&app{voice: newVoice()}, nil))
 	return pages
 }
 
@@ -89,5 +89,5 @@ func TestEveryCommandHasHelpAndAnExample(t *testing.T) {
 			visit(c)
 		}
 	}
-	visit(newRoot(&app{voice: newVoice()}))
+	visit(newRoot(&app{voice: newVoice()}, nil))
 }

@@ -19,6 +19,10 @@ type Deps struct {
 	Shim   func(ctx context.Context, dir string) error      // the shim of the VM in dir, until that ends
 
 	Template func(ctx context.Context, spec string) error // makes the template that the file asks for
+
+	// Instead is what this program is where its first argument is one of these: no
+	// command line, but a step on the way to another program.
+	Instead map[string]func(args []string) error
 }
 
 // app is what every command is made with.
@@ -31,8 +35,16 @@ type app struct {
 // Main runs the command line, without the program's name, and returns the
 // exit status.
 func Main(args []string, deps Deps) int {
+	if len(args) > 0 && deps.Instead[args[0]] != nil {
+		err := deps.Instead[args[0]](args[1:])
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return 0
+	}
 	a := &app{voice: newVoice(), deps: deps}
-	root := newRoot(a)
+	root := newRoot(a, args)
 	root.SetArgs(args)
 	root.SetOut(a.Out)
 	root.SetErr(os.Stderr)
@@ -70,7 +82,8 @@ const (
 	groupCare  = "care"
 )
 
-func newRoot(a *app) *cobra.Command {
+// newRoot makes the tree of commands, of which asked needs perhaps only one.
+func newRoot(a *app, asked []string) *cobra.Command {
 	var version bool
 	root := &cobra.Command{
 		Use:   "banger",
@@ -100,19 +113,24 @@ as an ordinary user. It starts its daemon by itself.`,
 		&cobra.Group{ID: groupParts, Title: "Machines and what they are made of:"},
 		&cobra.Group{ID: groupCare, Title: "banger itself:"},
 	)
-	in(root, groupDaily, newRun(a), newExec(a), newSSH(a), newPs(a), newStart(a), newStop(a), newRestart(a),
-		newDelete(a), newCp(a), newLogs(a), newFork(a))
-	in(root, groupParts, newVM(a), newImage(a), newKernel(a))
-	in(root, groupCare, newDoctor(a), newBench(a), newConfig(a), newSSHConfig(a), newDaemon(a), newSystem(a), newVersion(a), newDNS(a), newCompletion(a))
-	root.AddCommand(newShim(a), newSSHProxy(a), newTemplate(a))
+	root.AddCommand(made(a, asked, commands(asked))...)
+	root.SetHelpCommand(newHelp())
 	root.SetHelpCommandGroupID(groupCare)
 	return root
 }
 
-func in(parent *cobra.Command, group string, commands ...*cobra.Command) {
-	for _, c := range commands {
-		c.GroupID = group
-		parent.AddCommand(c)
+// commands are those of the root, in the order of its help.
+func commands(asked []string) []entry {
+	vm := func(a *app) *cobra.Command { return newVM(a, asked[min(len(asked), 1):]) }
+	return []entry{
+		{groupDaily, "run", newRun}, {groupDaily, "exec", newExec}, {groupDaily, "ssh", newSSH}, {groupDaily, "ps", newPs},
+		{groupDaily, "start", newStart}, {groupDaily, "stop", newStop}, {groupDaily, "restart", newRestart},
+		{groupDaily, "delete", newDelete}, {groupDaily, "cp", newCp}, {groupDaily, "logs", newLogs}, {groupDaily, "fork", newFork},
+		{groupParts, "vm", vm}, {groupParts, "image", newImage}, {groupParts, "kernel", newKernel},
+		{groupCare, "doctor", newDoctor}, {groupCare, "bench", newBench}, {groupCare, "config", newConfig},
+		{groupCare, "ssh-config", newSSHConfig}, {groupCare, "daemon", newDaemon}, {groupCare, "system", newSystem},
+		{groupCare, "version", newVersion}, {groupCare, "dns", newDNS}, {groupCare, "completion", newCompletion},
+		{"", "shim", newShim}, {"", "ssh-proxy", newSSHProxy}, {"", "template", newTemplate},
 	}
 }
 
@@ -145,7 +163,10 @@ func (a *app) connect(ctx context.Context) (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return client.Connect(ctx, dirs, client.Options{Warn: func(msg string) { a.warn("%s", msg) }})
+	return client.Connect(ctx, dirs, client.Options{
+		Warn:    func(msg string) { a.warn("%s", msg) },
+		Service: a.startService(dirs),
+	})
 }
 
 // find finds the daemon and starts none.

@@ -1,8 +1,6 @@
 package cli
 
 import (
-	"path"
-
 	"github.com/spf13/cobra"
 
 	"banger"
@@ -32,7 +30,7 @@ func newRun(a *app) *cobra.Command {
 		Short: "Create a VM and run a command or a shell in it, with your repository",
 		Long: `Create a VM, start it, and run a command or an interactive shell in it. banger exits with the
 command's status: 128+n for a signal, 127 for a command that is not there, 126 for one that cannot
-be executed, 125 where banger itself failed.
+be executed, 125 where banger itself failed. With -d there is no command, and that is 1.
 
 With a path, the git repository that it lies in is copied to /root/repo in the VM, with --user to
 repo in the home of that user, whose the files become. They come as they are, and the command or shell begins there. Your repository is only read. Files that git does not
@@ -92,24 +90,11 @@ func (o *runOptions) repository(cmd *cobra.Command) (*workspace.Plan, error) {
 		}
 		return nil, nil
 	}
-	plan, err := o.bring.plan(cmd.Context(), o.path)
+	plan, err := o.bring.plan(cmd, o.path)
 	if banger.CodeOf(err) == banger.NotFound && len(o.argv) == 0 && o.bring.from == "" {
 		err = banger.Errorf(banger.BadRequest, "%w", err).Hint("if it is a command: banger run -- %s", quoteWords([]string{o.path}))
 	}
 	return plan, err
-}
-
-// place says whose the repository becomes, "" for root, and where it goes, "" for
-// the home of that user, since only root enters root's.
-func (o *runOptions) place(cmd *cobra.Command) (user, guestPath string) {
-	user = o.command.user
-	if user == "root" || user == "0" {
-		user = ""
-	}
-	if user == "" || cmd.Flags().Changed("guest-path") {
-		return user, o.bring.guestPath
-	}
-	return user, ""
 }
 
 // check refuses what makes no sense before anything is touched.
@@ -125,30 +110,26 @@ func (o *runOptions) check(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	vm, err := o.shape.request(cmd)
+	vm, err := o.shape.request(o.app, cmd)
 	if err != nil {
 		return err
 	}
 	plan, err := o.repository(cmd)
 	if err != nil {
-		return asOurs(err)
+		return o.failed(err)
 	}
-	user, guestPath := o.place(cmd)
+	user, guestPath := o.bring.place(cmd, o.command.user)
 	if o.bring.dryRun {
-		to := guestPath
-		if to == "" {
-			to = "~" + user + "/" + path.Base(workspace.DefaultGuestPath)
-		}
-		return o.app.preview(cmd.Context(), plan, to)
+		return o.app.preview(cmd.Context(), plan, user, guestPath)
 	}
 	tools, err := o.bootstrap(plan, vm)
 	if err != nil {
-		return err
+		return o.failed(err)
 	}
 	vm.Ephemeral, vm.Start, vm.Wait = o.rm, true, o.detach
 	r := &launch{app: o.app, create: vm, request: request, timeout: o.command.timeout, trace: newTrace(), json: o.json}
 	if plan != nil {
-		r.bring = &bringing{app: o.app, plan: plan, guestPath: guestPath, user: user}
+		r.bring = &bringing{app: o.app, plan: plan, guestPath: guestPath, user: user, anybodys: o.command.user == "", placed: cmd.Flags().Changed("guest-path")}
 		r.tools = tools
 	}
 	if o.detach {
@@ -162,6 +143,15 @@ func (o *runOptions) check(cmd *cobra.Command) error {
 	return err
 }
 
+// failed is a failure of banger before there is a VM. With -d there is no command
+// whose status it could be taken for.
+func (o *runOptions) failed(err error) error {
+	if o.detach {
+		return err
+	}
+	return asOurs(err)
+}
+
 func (o *runOptions) checkDetached() error {
 	f := o.command
 	switch {
@@ -170,8 +160,11 @@ func (o *runOptions) checkDetached() error {
 	case len(o.argv) > 0:
 		return badUsage("-d starts a VM without a command").
 			Hint("banger run -d --name devbox && banger exec -d devbox -- %s", quoteWords(o.argv))
-	case f.pty || f.timeout != 0 || f.dir != "" || f.user != "" || len(f.env) > 0 || f.envFile != "":
-		return badUsage("-t, -e, --env-file, -w, --user and --timeout are for a command, and -d has none")
+	case f.pty || f.timeout != 0 || f.dir != "" || len(f.env) > 0 || f.envFile != "":
+		return badUsage("-t, -e, --env-file, -w and --timeout are for a command, and -d has none")
+	case f.user != "" && o.path == "":
+		return badUsage("--user is for a command or a repository, and there is neither").
+			Hint("banger exec --user %s VM -- CMD", banger.ShellWord(f.user))
 	}
 	return nil
 }

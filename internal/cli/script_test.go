@@ -18,10 +18,13 @@ import (
 
 	"banger"
 	"banger/internal/guestbin"
+	"banger/internal/layers"
 	"banger/internal/shim"
 	"banger/internal/store"
 	"banger/internal/vmm"
 	"banger/internal/vmm/vmmtest"
+	"banger/internal/vnet"
+	"banger/internal/vnet/reach"
 )
 
 var update = flag.Bool("update", false, "write what tests compare with")
@@ -32,8 +35,10 @@ func fakeBanger() {
 	deps := Real()
 	deps.Shim = func(ctx context.Context, dir string) error {
 		return shim.Main(ctx, dir, shim.Options{
-			Build:  "test",
-			Driver: func(string) (vmm.Driver, error) { return vmmtest.Fake{}, nil },
+			Build:   "test",
+			Driver:  func(string) (vmm.Driver, error) { return vmmtest.Fake{}, nil },
+			Network: func(s reach.Site) (shim.Wire, error) { return vnet.OnHost(s) },
+			Layers:  shim.Layers{Of: layers.Of, Flatten: layers.Flatten, Take: layers.Take},
 		})
 	}
 	os.Exit(Main(os.Args[1:], deps))
@@ -81,6 +86,8 @@ func furnish(env *testscript.Env, shared, monitor string) error {
 		"XDG_CONFIG_HOME="+env.WorkDir+"/.config",
 		"XDG_CACHE_HOME="+shared+"/cache",
 		"XDG_RUNTIME_DIR="+env.WorkDir+"/.run",
+		// Under the race detector every process sleeps for a second before it ends.
+		"GORACE=atexit_sleep_ms=0",
 	)
 	state := filepath.Join(env.WorkDir, ".state", "banger")
 	files := map[string]string{

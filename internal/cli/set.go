@@ -2,13 +2,14 @@ package cli
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"banger"
 	"banger/client"
 	"banger/internal/api"
-	"banger/internal/vnet"
+	"banger/internal/vnet/reach"
 )
 
 type setOptions struct {
@@ -57,6 +58,7 @@ their place.`,
 	flags.BoolVar(&o.noNAT, "no-nat", false, "let it reach only what --allow names")
 	flags.StringArrayVar(&o.allow, "allow", nil, "let it reach `HOST[:PORT]` too")
 	flags.BoolVar(&o.noAllow, "no-allow", false, "forget what --allow has named")
+	registerOverlaySize(cmd)
 	flags.BoolVar(&o.dryRun, "dry-run", false, "only say what would change")
 	return cmd
 }
@@ -68,15 +70,16 @@ func (o *setOptions) check(cmd *cobra.Command) (err error) {
 		return badUsage("--nat and --no-nat contradict each other")
 	case given("vcpu") && o.vcpu < 1:
 		return badUsage("bad number of virtual CPUs %d: it must be at least 1", o.vcpu)
-	case !given("vcpu") && o.memory == "" && o.diskSize == "" && !given("nat") && !o.noNAT && len(o.allow) == 0 && !o.noAllow:
+	case !given("vcpu") && o.memory == "" && o.diskSize == "" && !given("nat") && !o.noNAT && len(o.allow) == 0 && !o.noAllow && !given(overlaySize):
 		return badUsage("nothing is to be changed").Hint("banger vm set %s --nat", o.refs[0])
 	}
+	o.app.ignoreOverlaySize(cmd)
 	o.req = api.SetVM{VCPU: o.vcpu, NoAllow: o.noAllow, Allow: o.allow, DryRun: o.dryRun}
 	if given("nat") || o.noNAT {
 		nat := o.nat
 		o.req.NAT = &nat
 	}
-	if _, err := vnet.ParsePolicy(false, o.allow); err != nil {
+	if _, err := reach.ParsePolicy(false, o.allow); err != nil {
 		return err
 	}
 	if o.req.MemoryMiB, err = memoryMiB(o.memory); err != nil {
@@ -111,9 +114,10 @@ func (o *setOptions) run(ctx context.Context, c *client.Client) error {
 // remedy is how a VM without a network gets one.
 func remedy(vm api.VM) string { return "banger vm set " + vm.Name + " --nat" }
 
-// networkNotice is what an interactive shell opens with, where nothing leaves.
-func networkNotice(v *voice, vm api.VM) {
-	if vm.Spec.NetworkMode() == banger.NetworkNone {
-		v.say("network: none (%s)", remedy(vm))
+// networkNotice is what an interactive shell opens with, "" where something may leave.
+func networkNotice(vm api.VM) string {
+	if vm.Spec.NetworkMode() != banger.NetworkNone {
+		return ""
 	}
+	return fmt.Sprintf("network: none (%s)", remedy(vm))
 }

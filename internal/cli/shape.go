@@ -8,7 +8,7 @@ import (
 
 	"banger"
 	"banger/internal/api"
-	"banger/internal/vnet"
+	"banger/internal/vnet/reach"
 )
 
 // shapeFlags say what a new VM is like.
@@ -37,12 +37,29 @@ func (f *shapeFlags) register(a *app, cmd *cobra.Command) {
 	flags.StringArrayVarP(&f.publish, "publish", "p", nil, "publish a port of the guest on 127.0.0.1, as `HOST:GUEST`; another loopback address comes first")
 	flags.BoolVar(&f.cold, "cold", false, "boot without a template")
 	flags.StringVar(&f.init, "init", banger.InitAgent, "run `INIT` as the first process: agent or systemd")
+	registerOverlaySize(cmd)
 	a.completeFlag(cmd, "init", banger.InitAgent, banger.InitSystemd)
 	_ = cmd.RegisterFlagCompletionFunc("image", a.completeImages)
 }
 
+// overlaySize is a flag of the reference that has no meaning here: a VM has one disk.
+const overlaySize = "system-overlay-size"
+
+func registerOverlaySize(cmd *cobra.Command) {
+	cmd.Flags().String(overlaySize, "", "ignored")
+	_ = cmd.Flags().MarkHidden(overlaySize)
+}
+
+// ignoreOverlaySize says so where it was given.
+func (a *app) ignoreOverlaySize(cmd *cobra.Command) {
+	if cmd.Flags().Changed(overlaySize) {
+		a.warn("--%s has no meaning here and is ignored: a VM has one disk, of --disk-size", overlaySize)
+	}
+}
+
 // request checks the flags; cmd says which were given.
-func (f *shapeFlags) request(cmd *cobra.Command) (api.CreateVM, error) {
+func (f *shapeFlags) request(a *app, cmd *cobra.Command) (api.CreateVM, error) {
+	a.ignoreOverlaySize(cmd)
 	req := api.CreateVM{
 		Name: f.name, Image: f.image, VCPU: f.vcpu, Allow: f.allow, Publish: f.publish, Cold: f.cold, Init: f.init,
 		Access: access(),
@@ -61,7 +78,7 @@ func (f *shapeFlags) request(cmd *cobra.Command) (api.CreateVM, error) {
 	if cmd.Flags().Changed("nat") {
 		req.NAT = &f.nat
 	}
-	if _, err := vnet.ParsePolicy(false, f.allow); err != nil {
+	if _, err := reach.ParsePolicy(false, f.allow); err != nil {
 		return req, err
 	}
 	if _, err := banger.ParsePublishes(f.publish); err != nil {

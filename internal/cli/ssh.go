@@ -35,7 +35,7 @@ command. It needs no network, and nothing in the VM's image: the server is bange
   banger ssh devbox -L 8080:localhost:80 -N
   banger ssh alice@devbox 'echo $HOME'`,
 		Args:              atLeastOne("VM"),
-		ValidArgsFunction: a.completeVMs(one, live),
+		ValidArgsFunction: a.completeVMs(one, wakes),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(cmd, func(ctx context.Context, c *client.Client) error { return o.run(ctx, c, args[0], args[1:]) })
 		},

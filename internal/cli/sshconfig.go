@@ -74,7 +74,22 @@ func (o *sshConfigOptions) run(ctx context.Context, c *client.Client) error {
 	return nil
 }
 
-func (o *sshConfigOptions) remove() error {
+func (o *sshConfigOptions) remove() error { return removeSSHConfig() }
+
+// removeOurSSHConfig is removeSSHConfig unless what is there is another state
+// directory's.
+func removeOurSSHConfig() error {
+	file, err := userSSHConfig()
+	if err != nil {
+		return err
+	}
+	if ours, err := file.Includes(); err != nil || !ours {
+		return err
+	}
+	return removeSSHConfig()
+}
+
+func removeSSHConfig() error {
 	file, err := userSSHConfig()
 	if err == nil {
 		err = file.Uninstall()

@@ -34,8 +34,13 @@ func (a *app) proxySSH(ctx context.Context, host string, agent bool) error {
 		return err
 	}
 	defer sh.Close()
+	env, err := a.openProxies(ctx, keys.VM, sh)
+	if err != nil {
+		return err
+	}
 	server := &sshd.Server{
-		HostKey: keys.HostKey, UserKey: keys.UserKey, Guest: sh.Conn(), UID: uint32(os.Getuid()), Agent: agent, Welcome: a.hush,
+		VM: keys.VM.Name, HostKey: keys.HostKey, UserKey: keys.UserKey, Guest: sh.Conn(), UID: uint32(os.Getuid()), Agent: agent, Welcome: a.hush,
+		Env: env, Notice: networkNotice(keys.VM),
 	}
 	return server.Serve(standardStreams{os.Stdin, os.Stdout})
 }

@@ -31,7 +31,7 @@ is resumed first.`,
 		Example: `  banger stop devbox
   banger vm stop --timeout 1m db1 db2`,
 		Args:              atLeastOne("VM"),
-		ValidArgsFunction: a.completeVMs(many, live),
+		ValidArgsFunction: a.completeVMs(many, wakes),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return o.with(cmd, args, o.run)
 		},

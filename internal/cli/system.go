@@ -37,7 +37,8 @@ func newSystemInstall(a *app) *cobra.Command {
 a service it is there from login on, is started again when it fails, is confined, and its VMs have scopes of
 their own. VMs that run go on. A unit that you wrote or edited is left alone.
 
-The service may not build images of Debian: pull the image before.`,
+Whatever starts the daemon has the service do it then, after an update of banger too. The service may not build
+images of Debian: pull the image before.`,
 		Example: `  banger image pull debian-bookworm
   banger system install
   loginctl enable-linger`,
@@ -66,9 +67,27 @@ func (a *app) systemInstall(ctx context.Context, dirs paths.Dirs, m service.Mana
 	}
 	a.say("%s runs the daemon of %s", service.Name, exe)
 	if i, err := store.Inspect(ctx, dirs.Database()); err == nil && len(i.Images) == 0 {
-		a.hint("the service may not build images: banger daemon stop && banger image pull %s && banger system restart", banger.DefaultImage)
+		a.hint("the service may not build images: banger system uninstall && banger image pull %s && banger system install", banger.DefaultImage)
 	}
 	return nil
+}
+
+// startService is what has the service start the daemon of these directories, or nil
+// where there is no service that runs this executable.
+func (a *app) startService(dirs paths.Dirs) func(context.Context) {
+	m := service.Manager{Path: dirs.Unit()}
+	exe, err := os.Executable()
+	if err != nil || !service.Runs(m.Path, exe, os.Environ()) {
+		return nil
+	}
+	return func(ctx context.Context) {
+		if err := m.Start(ctx); err != nil {
+			a.warn("%s did not start the daemon, which starts outside of it: %v", service.Name, err)
+			for _, hint := range banger.HintsOf(err) {
+				a.hint("%s", hint)
+			}
+		}
+	}
 }
 
 func newSystemStatus(a *app) *cobra.Command {

@@ -1,10 +1,12 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"strings"
 	"text/tabwriter"
+	"unicode/utf8"
 )
 
 // table collects rows and prints them in aligned columns.
@@ -43,8 +45,31 @@ func oneLine(s string) string { return blanks.Replace(printable(s)) }
 
 // json prints any value.
 func (v *voice) json(value any) error {
-	e := json.NewEncoder(v.Out)
+	var text bytes.Buffer
+	e := json.NewEncoder(&text)
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)
-	return e.Encode(value)
+	if err := e.Encode(value); err != nil {
+		return err
+	}
+	_, err := v.Out.Write(escapeC1(text.Bytes()))
+	return err
+}
+
+// escapeC1 spells the control characters that JSON allows in a string and a terminal
+// may obey.
+func escapeC1(text []byte) []byte {
+	isC1 := func(r rune) bool { return r >= 0x7f && r < 0xa0 }
+	if bytes.IndexFunc(text, isC1) < 0 {
+		return text
+	}
+	var out []byte
+	for _, r := range string(text) { // what is no UTF-8 the encoder has replaced
+		if isC1(r) {
+			out = fmt.Appendf(out, `\u%04x`, r)
+		} else {
+			out = utf8.AppendRune(out, r)
+		}
+	}
+	return out
 }

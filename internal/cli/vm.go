@@ -2,10 +2,15 @@ package cli
 
 import "github.com/spf13/cobra"
 
-func newVM(a *app) *cobra.Command {
-	return newGroup(a, "vm", "Create, run, inspect and remove VMs",
-		newRun(a), newCreate(a), newStart(a), newStop(a), newRestart(a), newKill(a), newDelete(a), newPrune(a),
-		newList(a), newShow(a), newExec(a), newSSH(a), newCp(a), newLogs(a), newStats(a), newHealth(a), newPing(a),
-		newRename(a), newSet(a), newNet(a), newPorts(a), newPause(a), newResume(a), newSuspend(a), newSnapshot(a), newFork(a),
-		newWorkspace(a))
+// newVM is the group of all that is done with VMs.
+func newVM(a *app, asked []string) *cobra.Command {
+	vm := newGroup(a, "vm", "Create, run, inspect and remove VMs")
+	vm.AddCommand(made(a, asked, []entry{
+		{"", "run", newRun}, {"", "create", newCreate}, {"", "start", newStart}, {"", "stop", newStop}, {"", "restart", newRestart}, {"", "kill", newKill},
+		{"", "delete", newDelete}, {"", "prune", newPrune}, {"", "list", newList}, {"", "show", newShow}, {"", "exec", newExec}, {"", "ssh", newSSH},
+		{"", "cp", newCp}, {"", "logs", newLogs}, {"", "stats", newStats}, {"", "health", newHealth}, {"", "ping", newPing}, {"", "rename", newRename},
+		{"", "set", newSet}, {"", "net", newNet}, {"", "ports", newPorts}, {"", "pause", newPause}, {"", "resume", newResume}, {"", "suspend", newSuspend},
+		{"", "snapshot", newSnapshot}, {"", "fork", newFork}, {"", "workspace", newWorkspace},
+	})...)
+	return vm
 }

@@ -22,7 +22,10 @@ type voice struct {
 	err   io.Writer
 	out   *bufio.Writer
 	plain bool // no colour, no live progress, no questions
+	dumb  bool // the terminal can neither colour nor take back what it shows
 	tty   tty
+	cols  func() int // of the terminal that stderr is, 0 where nobody knows
+	vm    string     // the one that failures are of, "" where that is none, or not known yet
 
 	mu   sync.Mutex // guards err, and what is live on it
 	live string     // the progress line on the terminal's last line, or ""
@@ -35,9 +38,23 @@ type tty struct{ in, out, err bool }
 func newVoice() *voice {
 	out := bufio.NewWriter(os.Stdout)
 	t := tty{isTerminal(os.Stdin), isTerminal(os.Stdout), isTerminal(os.Stderr)}
+	kind := os.Getenv("TERM")
 	return &voice{
 		Out: out, out: out, err: os.Stderr, tty: t,
 		plain: os.Getenv("NO_COLOR") != "" || isClosed(os.Stdin),
+		dumb:  kind == "" || kind == "dumb",
+		cols:  columnsOf(os.Stderr),
+	}
+}
+
+// columnsOf asks anew each time: a window changes its size.
+func columnsOf(f *os.File) func() int {
+	return func() int {
+		cols, _, err := term.GetSize(int(f.Fd()))
+		if err != nil {
+			return 0
+		}
+		return cols
 	}
 }
 
@@ -54,7 +71,7 @@ func isClosed(f *os.File) bool {
 }
 
 // lively says whether progress may be redrawn in place.
-func (v *voice) lively() bool { return v.tty.err && !v.plain }
+func (v *voice) lively() bool { return v.tty.err && !v.plain && !v.dumb }
 
 // asks says whether a question would reach a person.
 func (v *voice) asks() bool { return v.tty.in && v.tty.err && !v.plain }
@@ -81,7 +98,7 @@ func (v *voice) fail(err error) {
 	}
 	v.line("banger: " + v.paint(red, sentence))
 	for _, h := range banger.HintsOf(err) {
-		v.hint("%s", h)
+		v.hint("%s", banger.NameVM(h, v.vm))
 	}
 }
 
@@ -141,7 +158,7 @@ func (v *voice) paint(c colour, s string) string {
 
 // paintOut is paint for what goes to stdout.
 func (v *voice) paintOut(c colour, s string) string {
-	if !v.tty.out || v.plain {
+	if !v.tty.out || v.plain || v.dumb {
 		return s
 	}
 	return "\x1b[" + string(c) + "m" + s + "\x1b[0m"

@@ -1,12 +1,12 @@
 package cli
 
 import (
-	"context"
 	"path"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
 
+	"banger"
 	"banger/internal/workspace"
 )
 
@@ -40,14 +40,38 @@ var workspaceFlagNames = []string{
 	"guest-path", "branch", "from", "include-untracked", "mode", "depth", "dry-run", "no-bootstrap",
 }
 
-func (f *workspaceFlags) plan(ctx context.Context, repository string) (*workspace.Plan, error) {
+func (f *workspaceFlags) plan(cmd *cobra.Command, repository string) (*workspace.Plan, error) {
 	if !path.IsAbs(f.guestPath) || path.Clean(f.guestPath) == "/" {
 		return nil, badUsage("bad --guest-path %q: it must be an absolute path of a directory", f.guestPath)
 	}
+	if f.from != "" && f.branch == "" {
+		err := badUsage("cannot begin at %q without a new branch", f.from).Hint("--branch NAME --from %s", banger.ShellWord(f.from))
+		return nil, &usageError{err, cmd.UseLine()}
+	}
 	f.app.recoverApplies()
-	return workspace.NewPlan(ctx, workspace.Options{
+	return workspace.NewPlan(cmd.Context(), workspace.Options{
 		Path: repository, Mode: f.mode, Depth: f.depth, Branch: f.branch, From: f.from, Untracked: f.untracked,
 	})
+}
+
+// place says whose a repository becomes, "" for root, and where it goes, "" for the
+// home of that user, since only root enters root's. named is who was asked for.
+func (f *workspaceFlags) place(cmd *cobra.Command, named string) (user, guestPath string) {
+	if named != "0" && named != "root" {
+		user = named
+	}
+	if user == "" || cmd.Flags().Changed("guest-path") {
+		return user, f.guestPath
+	}
+	return user, ""
+}
+
+// ownerOf is the name of the user whose a workspace is, "" where there is none.
+func ownerOf(w banger.Workspace) string {
+	if w.User == "" && !w.IsZero() {
+		return "root" // also where commands are run as the image's own user
+	}
+	return w.User
 }
 
 // placed is a directory to begin in, which may be meant relative to that in the

@@ -25,7 +25,7 @@ func (o *execOptions) follow(ctx context.Context, c *client.Client, vm api.VM, s
 	}
 	if !o.autoPrepare {
 		o.app.warn("%s is at %s, the VM %s was given %s", w.SourcePath, shortCommit(head), vm.Name, shortCommit(w.HeadCommit))
-		o.app.hint("banger vm workspace prepare %s %s brings it up to date; so does --auto-prepare", vm.Name, w.SourcePath)
+		o.app.hint("banger vm workspace prepare %s %s brings it up to date; so does --auto-prepare", vm.Name, banger.ShellWord(w.SourcePath))
 		return vm, nil
 	}
 	plan, err := o.app.replan(ctx, w)

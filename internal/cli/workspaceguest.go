@@ -42,6 +42,9 @@ func (g workspaceGuest) home(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if status == 127 {
+		return "/", nil // no shell to ask, and nobody's home to look for
+	}
 	home := path.Clean(out.String())
 	if status != 0 || !path.IsAbs(home) {
 		return "", banger.Errorf(banger.NotFound, "cannot find the home of %s in %s: %s", g.user, g.name, strings.TrimSpace(complaint.String())).

@@ -3,6 +3,8 @@ package cli
 import (
 	"context"
 	"path"
+	"strconv"
+	"strings"
 
 	"banger/client"
 	"banger/internal/api"
@@ -17,6 +19,8 @@ type bringing struct {
 	plan      *workspace.Plan
 	guestPath string // "" for repo in the home of the user
 	user      string // whose the files become, "" for root
+	anybodys  bool   // nobody said whose
+	placed    bool   // somebody said where
 	force     bool
 
 	loaded chan struct{}
@@ -34,6 +38,49 @@ func (b *bringing) begin(ctx context.Context, whole bool) {
 			b.cargo.Pack()
 		}
 	}()
+}
+
+// asked is what a prepare has to be asked for, to bring in the same.
+func (b *bringing) asked() []string {
+	o := b.plan.Options
+	words := []string{b.plan.Root}
+	for _, f := range []struct{ flag, value string }{{"--user", b.user}, {"--branch", o.Branch}, {"--from", o.From}} {
+		if f.value != "" {
+			words = append(words, f.flag, f.value)
+		}
+	}
+	if o.Mode == workspace.Full {
+		words = append(words, "--mode", o.Mode)
+	}
+	if o.Depth > 1 {
+		words = append(words, "--depth", strconv.Itoa(o.Depth))
+	}
+	if o.Untracked {
+		words = append(words, "--include-untracked")
+	}
+	if b.placed {
+		words = append(words, "--guest-path", b.guestPath)
+	}
+	return words
+}
+
+// follow has the files become those of the image's own user, whom commands are run as,
+// where nobody said whose they are to be.
+func (b *bringing) follow(ctx context.Context, c *client.Client, vm api.VM) {
+	if !b.anybodys {
+		return
+	}
+	image, err := c.Image(ctx, vm.ImageID)
+	if err != nil || image.User == "" {
+		return // it may be gone
+	}
+	if name, _, _ := strings.Cut(image.User, ":"); name == "root" || name == "0" {
+		return
+	}
+	b.user = image.User
+	if !b.placed {
+		b.guestPath = ""
+	}
 }
 
 // end removes what begin made. It can be repeated.

@@ -13,6 +13,7 @@ type prepareOptions struct {
 	ref   string
 	path  string
 	flags workspaceFlags
+	user  string
 	force bool
 }
 
@@ -39,35 +40,39 @@ and the files are named, unless --force is given.`,
 			}
 			return nil
 		},
-		ValidArgsFunction: a.completeVMs(one, live),
+		ValidArgsFunction: a.completeVMs(one, wakes),
 		RunE:              func(cmd *cobra.Command, _ []string) error { return o.check(cmd) },
 	}
 	o.flags.register(a, cmd)
+	cmd.Flags().StringVar(&o.user, "user", "", "have the files become those of the user `NAME`, in whose home they then are; one the image lacks is created with your uid")
 	cmd.Flags().BoolVar(&o.force, "force", false, "put your state over the VM's")
 	return cmd
 }
 
 func (o *prepareOptions) check(cmd *cobra.Command) error {
-	plan, err := o.flags.plan(cmd.Context(), o.path)
+	plan, err := o.flags.plan(cmd, o.path)
 	if err != nil {
 		return err
 	}
 	if o.flags.dryRun {
-		return o.app.preview(cmd.Context(), plan, o.flags.guestPath)
+		user, guestPath := o.flags.place(cmd, o.user)
+		return o.app.preview(cmd.Context(), plan, user, guestPath)
 	}
-	b := &bringing{app: o.app, plan: plan, guestPath: o.flags.guestPath, force: o.force}
-	elsewhere := cmd.Flags().Changed("guest-path")
-	return o.app.with(cmd, func(ctx context.Context, c *client.Client) error { return o.run(ctx, c, b, elsewhere) })
+	b := &bringing{app: o.app, plan: plan, force: o.force, anybodys: o.user == "", placed: cmd.Flags().Changed("guest-path")}
+	b.user, b.guestPath = o.flags.place(cmd, o.user)
+	return o.app.with(cmd, func(ctx context.Context, c *client.Client) error { return o.run(ctx, c, b) })
 }
 
-func (o *prepareOptions) run(ctx context.Context, c *client.Client, b *bringing, elsewhere bool) error {
+func (o *prepareOptions) run(ctx context.Context, c *client.Client, b *bringing) error {
 	vm, sh, err := o.app.reach(ctx, c, o.ref)
 	if err != nil {
 		return err
 	}
 	defer sh.Close()
-	if vm.Workspace.SourcePath == b.plan.Root && !elsewhere {
-		b.guestPath, b.user = vm.Workspace.GuestPath, vm.Workspace.User
+	if w := vm.Workspace; w.SourcePath == b.plan.Root && !b.placed && (b.anybodys || b.user == w.User) {
+		b.guestPath, b.user = w.GuestPath, w.User
+	} else {
+		b.follow(ctx, c, vm)
 	}
 	b.notes()
 	b.begin(ctx, vm.Workspace.IsZero())

@@ -18,7 +18,7 @@ func newWorkspaceStatus(a *app) *cobra.Command {
 		Example: `  banger vm workspace status devbox
   banger vm workspace status . --json`,
 		Args:              exactly("VM"),
-		ValidArgsFunction: a.completeVMs(one, live),
+		ValidArgsFunction: a.completeVMs(one, wakes),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(cmd, func(ctx context.Context, c *client.Client) error {
 				d, err := a.drift(ctx, c, args[0])

@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -82,14 +81,14 @@ const logLevelEnv = "BANGER_LOG_LEVEL"
 func (c Config) Settings() []Setting { return append([]Setting(nil), c.settings...) }
 
 // Load reads the file at path. One that does not exist means the defaults. An
-// unknown key or a value of the wrong kind is an error that names line and
-// key.
+// unknown key or a value of the wrong kind is an error (conflict: no request is
+// at fault) that names line and key.
 func Load(path string) (Config, []Warning, error) { return load(path, thisHost()) }
 
 func load(path string, host Host) (Config, []Warning, error) {
 	text, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return Config{}, nil, banger.Errorf(banger.BadRequest, "cannot read the configuration: %w", err)
+		return Config{}, nil, banger.Errorf(banger.Conflict, "cannot read the configuration: %w", err)
 	}
 	c, origins := defaults(host)
 	c.File = path
@@ -110,7 +109,7 @@ func (c *Config) apply(path string, text []byte, host Host, origins map[string]s
 	if err != nil {
 		return nil, err
 	}
-	var ignored, pending []string
+	var ignored []string
 	for _, e := range entries {
 		switch k, known := keysByName[e.key]; {
 		case e.value == any(tableHead{}) && e.key == "vm_defaults":
@@ -119,9 +118,6 @@ func (c *Config) apply(path string, text []byte, host Host, origins map[string]s
 				return nil, e.bad(path, err)
 			}
 			origins[e.key] = fmt.Sprintf("%s:%d", path, e.line)
-			if slices.Contains(pendingKeys, e.key) && e.value != any(false) {
-				pending = append(pending, fmt.Sprintf("%s (line %d)", e.key, e.line))
-			}
 		case isReferenceKey(e.key):
 			ignored = append(ignored, fmt.Sprintf("%s (line %d)", e.key, e.line))
 		case e.inFileSync():
@@ -135,15 +131,10 @@ func (c *Config) apply(path string, text []byte, host Host, origins map[string]s
 	if err := c.checkFileSync(path, host, origins); err != nil {
 		return nil, err
 	}
-	return slices.Concat(warn(path, "without a meaning here, ignored", ignored), warn(path, "without effect yet", pending)), nil
-}
-
-// warn is one warning about some keys, and none about none.
-func warn(path, why string, keys []string) []Warning {
-	if len(keys) == 0 {
-		return nil
+	if len(ignored) == 0 {
+		return nil, nil
 	}
-	return []Warning{Warning(fmt.Sprintf("%s: %s: %s", path, why, strings.Join(keys, ", ")))}
+	return []Warning{Warning(fmt.Sprintf("%s: without a meaning here, ignored: %s", path, strings.Join(ignored, ", ")))}, nil
 }
 
 func (c *Config) applyEnv(host Host, origins map[string]string) error {
@@ -152,7 +143,7 @@ func (c *Config) applyEnv(host Host, origins map[string]string) error {
 		return nil
 	}
 	if err := keysByName["log_level"].set(c, level, host); err != nil {
-		return banger.Errorf(banger.BadRequest, "bad %s: %w", logLevelEnv, err)
+		return banger.Errorf(banger.Conflict, "bad %s: %w", logLevelEnv, err)
 	}
 	origins["log_level"] = logLevelEnv
 	return nil

@@ -7,9 +7,13 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/vnet/reach"
 )
 
 const defaultStatsPoll = 10 * time.Second
+
+// LeastStatsPoll is the shortest stats_poll_interval.
+const LeastStatsPoll = time.Second
 
 // key is one key of the file: how its value is taken and shown.
 type key struct {
@@ -30,7 +34,7 @@ var keys = []key{
 	file("mise_bin", func(c *Config) *string { return &c.MiseBin }),
 	duration("auto_stop_stale_after", func(c *Config) *time.Duration { return &c.AutoStopStaleAfter }, 0),
 	oneOf("idle_action", func(c *Config) *string { return &c.IdleAction }, "stop", "suspend"),
-	duration("stats_poll_interval", func(c *Config) *time.Duration { return &c.StatsPollInterval }, time.Second),
+	duration("stats_poll_interval", func(c *Config) *time.Duration { return &c.StatsPollInterval }, LeastStatsPoll),
 	text("network_prefix", func(c *Config) *string { return &c.NetworkPrefix }, checkNetwork),
 	text("loopback_prefix", func(c *Config) *string { return &c.LoopbackPrefix }, checkLoopback),
 	text("default_dns", func(c *Config) *string { return &c.DefaultDNS }, checkAddress),
@@ -53,10 +57,6 @@ var keysByName = func() map[string]key {
 // here.
 var referenceKeys = []string{"bridge_name", "bridge_ip", "cidr", "tap_pool_size", "metrics_poll_interval", "web_listen_addr",
 	"vm_defaults.system_overlay_size"}
-
-// pendingKeys are checked and shown, and nothing follows from them yet: whoever
-// sets one is told.
-var pendingKeys = []string{"auto_stop_stale_after", "idle_action", "stats_poll_interval", "inherit_ca"}
 
 func isReferenceKey(name string) bool {
 	return slices.Contains(referenceKeys, name) || strings.HasPrefix(name, "jailer_")
@@ -127,12 +127,13 @@ var allow = key{
 		c.VMDefaults.Allow = nil
 		for _, v := range list {
 			rule, ok := v.(string)
-			if !ok || rule == "" || strings.ContainsAny(rule, " \t\n") {
+			if !ok {
 				return wrong("a list of HOST or HOST:PORT", v)
 			}
 			c.VMDefaults.Allow = append(c.VMDefaults.Allow, rule)
 		}
-		return nil
+		_, err := reach.ParsePolicy(false, c.VMDefaults.Allow)
+		return err
 	},
 	func(c *Config) string { return strings.Join(c.VMDefaults.Allow, " ") },
 }

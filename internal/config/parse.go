@@ -29,7 +29,7 @@ func (e entry) bad(path string, err error) *banger.Error {
 }
 
 func badLine(path string, line int, key string, err error) *banger.Error {
-	return banger.Errorf(banger.BadRequest, "bad configuration: %s line %d: %s: %w", path, line, key, err)
+	return banger.Errorf(banger.Conflict, "bad configuration: %s line %d: %s: %w", path, line, key, err)
 }
 
 // parse gives the values of a file in the order they stand there. The library
@@ -53,7 +53,7 @@ func parse(path string, text []byte) ([]entry, error) {
 func syntaxError(path string, err error) error {
 	var decode *toml.DecodeError
 	if !errors.As(err, &decode) {
-		return banger.Errorf(banger.BadRequest, "bad configuration: %s: %w", path, err)
+		return banger.Errorf(banger.Conflict, "bad configuration: %s: %w", path, err)
 	}
 	line, column := decode.Position()
 	at := fmt.Sprintf("column %d", column)

@@ -142,7 +142,7 @@ func TestSettingsAreShownWithTheirOriginAndAWrongFileIsNamed(t *testing.T) {
 		t.Fatalf("%+v %v", c, err)
 	}
 	must(t, os.WriteFile(h.dirs.ConfigFile(), []byte("log_level = 7\n"), 0o600))
-	if _, err := h.client.Config(t.Context()); banger.CodeOf(err) != banger.BadRequest || !strings.Contains(err.Error(), "log_level") {
+	if _, err := h.client.Config(t.Context()); banger.CodeOf(err) != banger.Conflict || !strings.Contains(err.Error(), "log_level") {
 		t.Errorf("a wrong file: %v", err)
 	}
 }

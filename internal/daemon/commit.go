@@ -4,22 +4,26 @@ import (
 	"context"
 	"io"
 	"path"
+	"slices"
 	"strings"
-	"time"
 
 	"banger"
 	"banger/internal/api"
 	"banger/internal/guestwire"
 	"banger/internal/image"
 	"banger/internal/shim"
+	"banger/internal/vm"
 )
 
-// ownOfVM is what no image takes from a VM.
+// ownOfVM is what no image takes from a VM: what is there for a while, what tells two
+// machines apart, and keys that banger or the guest's first boot made. Keys that
+// somebody put elsewhere are files like others.
 var ownOfVM = []string{
 	"/tmp", "/var/tmp", "/run", "/var/lib/docker", "/var/lib/containerd", "/var/lib/containers",
 	"/etc/machine-id", "/var/lib/dbus/machine-id", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf",
 	"/etc/ssh/ssh_host_rsa_key", "/etc/ssh/ssh_host_ecdsa_key", "/etc/ssh/ssh_host_ed25519_key",
 	"/etc/ssh/ssh_host_rsa_key.pub", "/etc/ssh/ssh_host_ecdsa_key.pub", "/etc/ssh/ssh_host_ed25519_key.pub",
+	"/var/lib/systemd/random-seed", "/var/lib/urandom/random-seed", "/var/lib/systemd/credential.secret",
 	"/root/.ssh", "/lost+found", "/.banger",
 }
 
@@ -33,9 +37,8 @@ func (d *daemon) commitImage(ctx context.Context, in *toRef[api.CommitImage]) (j
 		return job{}, err
 	}
 	view, err := d.vms.Get(ctx, row.ID)
-	if err == nil && view.State != banger.StateStopped {
-		err = banger.Errorf(banger.Conflict, "cannot make an image of VM %s: it is %s, and must be stopped", row.Name, view.State).
-			Hint("banger vm stop %s", row.Name)
+	if err == nil {
+		err = banger.Wrap(vm.RefuseVisit(row.Name, view.State), "cannot make an image of VM %s", row.Name)
 	}
 	return job{ask.Name, func(ctx context.Context, op *operation) (any, error) {
 		made, err := d.images.add(ctx, ask.Name, func() (banger.Image, error) { return d.commit(ctx, row, ask, op) })
@@ -46,8 +49,7 @@ func (d *daemon) commitImage(ctx context.Context, in *toRef[api.CommitImage]) (j
 	}}, err
 }
 
-// commit boots the VM, whose disk only its own kernel should mount, and stops
-// it again whatever happens.
+// commit has the VM's own kernel read its disk.
 func (d *daemon) commit(ctx context.Context, row banger.VM, ask api.CommitImage, op *operation) (made banger.Image, err error) {
 	was, err := d.images.store.Image(ctx, row.ImageID)
 	if err != nil {
@@ -61,44 +63,35 @@ func (d *daemon) commit(ctx context.Context, row banger.VM, ask api.CommitImage,
 	if err != nil {
 		return made, err
 	}
-	if _, err := d.vms.Start(ctx, row.ID, true, true, op); err != nil {
-		return made, err
-	}
-	defer func() {
-		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
-		defer cancel()
-		op.Stage("stop the VM")
-		if _, stopErr := d.vms.Stop(undo, row.ID, 10*time.Second, op); err == nil && stopErr != nil {
-			err = stopErr
+	err = d.vms.Visit(ctx, row.ID, op, func(ctx context.Context) error {
+		client, err := shim.Dial(ctx, d.dirs.VM(row.ID))
+		if err != nil {
+			return err
 		}
-	}()
-	client, err := shim.Dial(ctx, d.dirs.VM(row.ID))
-	if err != nil {
-		return made, err
-	}
-	defer client.Close()
-	made, err = d.images.builder.Commit(ctx, ask.Name, of, "VM "+row.Name+", of "+was.Name, func(use func(io.Reader) error) error {
-		return client.Guest().Get(ctx, guestwire.Copy{Path: "/", Name: ".", KeepOwner: true, OneSystem: true, Without: without}, use)
-	}, op.Stage)
+		defer client.Close()
+		made, err = d.images.builder.Commit(ctx, ask.Name, of, "VM "+row.Name+", of "+was.Name, func(use func(io.Reader) error) error {
+			return client.Guest().Get(ctx, guestwire.Copy{Path: "/", Name: ".", KeepOwner: true, OneSystem: true, Without: without}, use)
+		}, op.Stage)
+		return err
+	})
 	if err == nil {
 		op.Warn("left out: " + strings.Join(without, ", "))
 	}
 	return made, err
 }
 
-// without lists what an image of this VM leaves out.
+// without lists what an image of this VM leaves out. What the configuration says
+// of files now may be other than what it said when they were brought.
 func (d *daemon) without(row banger.VM, withWorkspace bool) ([]string, error) {
 	conf, _, err := d.config()
 	if err != nil {
 		return nil, err
 	}
-	without := append([]string{}, ownOfVM...)
+	without := slices.Concat(ownOfVM, row.Spec.Synced)
 	for _, f := range conf.FileSync {
-		guest := f.Guest
-		if rest, home := strings.CutPrefix(guest, "~"); home {
-			guest = "/root" + rest
+		if !slices.Contains(without, f.Guest) {
+			without = append(without, f.Guest)
 		}
-		without = append(without, path.Clean(guest))
 	}
 	if row.Workspace.GuestPath != "" && !withWorkspace {
 		without = append(without, path.Clean(row.Workspace.GuestPath))

@@ -12,6 +12,7 @@ import (
 	"banger/internal/artifact"
 	"banger/internal/config"
 	"banger/internal/guestbin"
+	"banger/internal/hostca"
 	"banger/internal/image"
 	"banger/internal/kernel"
 	"banger/internal/loopback"
@@ -22,21 +23,22 @@ import (
 	"banger/internal/store"
 	"banger/internal/template"
 	"banger/internal/vm"
-	"banger/internal/vmm/qemu"
 )
 
 // compose builds the house from the ground up; release takes it down in the
 // opposite order.
 func (d *daemon) compose(ctx context.Context, log io.Writer, vms func(*daemon) vm.Service) (release func(), err error) {
 	settings := config.NewSource(d.dirs.ConfigFile())
-	d.config = settings.Current
 	level := new(slog.LevelVar)
 	d.log = newLogger(log, level)
-	// A wrong configuration fails commands, not the daemon, which has to
-	// be there to say so.
-	if c, _, err := settings.Current(); err == nil {
-		_ = level.UnmarshalText([]byte(c.LogLevel))
+	d.config = func() (config.Config, []config.Warning, error) {
+		c, warnings, err := settings.Current()
+		if err == nil {
+			_ = level.UnmarshalText([]byte(c.LogLevel))
+		}
+		return c, warnings, err
 	}
+	_, _, _ = d.config() // a wrong one fails commands, not the daemon, which has to be there to say so
 	d.faults = faults{d.log, d.dirs.DaemonLog()}
 	d.operations = &operations{log: d.log, fault: d.faults.of}
 
@@ -50,8 +52,8 @@ func (d *daemon) compose(ctx context.Context, log io.Writer, vms func(*daemon) v
 	d.kernels = kernel.NewStore(d.dirs.Kernels(), d.dirs.Downloads())
 	// Not the executable's path, which may lead to a newer file by now.
 	shims := &shim.Starter{Exe: "/proc/self/exe", Args: []string{"shim"}}
-	if service.Inside() {
-		d.scopes = &scopes{vms: d.dirs.VMs(), move: service.Manager{}.Scope, log: d.log}
+	if service.Holds(os.Getpid()) {
+		d.scopes = &scopes{ctx: ctx, vms: d.dirs.VMs(), move: service.Manager{}.Scope, inside: service.Holds, log: d.log}
 		shims.Started = d.scopes.started
 	}
 	if vms == nil {
@@ -70,6 +72,7 @@ func (d *daemon) compose(ctx context.Context, log io.Writer, vms func(*daemon) v
 		shims.Close()
 		return nil, errors.Join(err, rows.Close())
 	}
+	d.scopes.takeOut()
 	return func() {
 		d.scopes.close()
 		d.templates.Close()
@@ -99,6 +102,7 @@ func (d *daemon) machines(rows *store.Store, shims *shim.Starter) vm.Service {
 		Dirs: d.dirs, Log: d.log, Config: d.config,
 		Choose:    choice.choose,
 		Initramfs: new(initramfs).of,
+		Trust:     func() ([]byte, []string) { return hostca.Read(hostca.Usual) },
 		Templates: d.templates, HostKeys: d.keys, Loopback: d.loopback,
 	})
 }
@@ -146,39 +150,4 @@ func makeInitramfs(ctx context.Context, k banger.Kernel) (path, digest string, e
 		return "", "", err
 	}
 	return kernel.Initramfs(ctx, k, agent)
-}
-
-// chooser picks the VMM, once for each configuration of it.
-type chooser struct {
-	d    *daemon
-	mu   sync.Mutex
-	of   [3]string
-	last vm.Machine
-}
-
-func (c *chooser) choose(ctx context.Context, conf config.Config) (vm.Machine, error) {
-	if conf.VMM == "firecracker" {
-		return vm.Machine{}, banger.Errorf(banger.Unavailable, "cannot use Firecracker: this banger has no driver for it yet").
-			Hint("set vmm = \"qemu\" in %s", conf.File)
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	of := [3]string{conf.QEMUBin, conf.Accel, conf.DefaultKernel}
-	if c.last.Binary != "" && c.of == of {
-		return c.last, nil
-	}
-	bin, _, err := qemu.Find(conf.QEMUBin)
-	if err != nil {
-		return vm.Machine{}, err
-	}
-	probe := qemu.Probe{Binary: bin, Cache: c.d.dirs.AccelVerdict()}
-	if k, err := c.d.kernels.Get(conf.DefaultKernel); err == nil {
-		probe.Kernel = k.VmlinuxPath
-	}
-	chosen, err := qemu.Choose(ctx, conf.Accel, probe)
-	if err != nil {
-		return vm.Machine{}, err
-	}
-	c.of, c.last = of, vm.Machine{Driver: qemu.Driver{}.Name(), Binary: bin, Accel: chosen.Accel, Features: qemu.Driver{}.Features()}
-	return c.last, nil
 }

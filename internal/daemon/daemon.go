@@ -23,6 +23,7 @@ import (
 	"banger/internal/config"
 	"banger/internal/kernel"
 	"banger/internal/paths"
+	"banger/internal/service"
 	"banger/internal/sshkeys"
 	"banger/internal/vm"
 )
@@ -36,6 +37,7 @@ type Options struct {
 	Dirs    paths.Dirs
 	BuildID string // of this executable where empty
 	Names   string // where to answer for names of VMs; nowhere where empty
+	Self    string // this program, to try what it does; nothing is tried with an empty one
 
 	// vms is another life of VMs, for tests.
 	vms func(d *daemon) vm.Service
@@ -51,6 +53,7 @@ type rows interface {
 type daemon struct {
 	dirs    paths.Dirs
 	buildID string
+	self    string
 	log     *slog.Logger
 	quit    func() // marks the daemon as ending and has Run return
 
@@ -70,13 +73,19 @@ type daemon struct {
 // Run is the daemon: it returns when it was asked to end by a signal, by
 // ctx, or over the API, and could not start or serve otherwise. VMs go on.
 // Who started it hears through a pipe (see api.Ready) when it answers, or why
-// it does not.
+// it does not, and systemd when it does. To be asked to end before it is up is no failure.
 func Run(ctx context.Context, o Options) error {
-	ready := inherited(api.ReadyFD)
-	err := run(ctx, o, func() { tell(ready, nil) })
+	ready, up := inherited(api.ReadyFD), service.Starting()
+	err := run(ctx, o, func() { tell(ready, nil); up() })
 	tell(ready, err)
+	if errors.Is(err, errAsked) {
+		return nil
+	}
 	return err
 }
+
+// errAsked is why a daemon does not come up that was asked to end before.
+var errAsked = errors.New("it was asked to end before it was up")
 
 func run(ctx context.Context, o Options, ready func()) (err error) {
 	ctx, stopSignals := signal.NotifyContext(ctx, unix.SIGTERM, unix.SIGINT)
@@ -84,6 +93,12 @@ func run(ctx context.Context, o Options, ready func()) (err error) {
 	ctx, quit := context.WithCancel(ctx)
 	defer quit()
 	context.AfterFunc(ctx, stopSignals) // a second signal ends it at once
+	up := false
+	defer func() {
+		if err != nil && !up && ctx.Err() != nil {
+			err = banger.Errorf(banger.Cancelled, "%w", errAsked)
+		}
+	}()
 	unix.Umask(0o077)
 
 	if err := prepare(o.Dirs); err != nil {
@@ -111,7 +126,7 @@ func run(ctx context.Context, o Options, ready func()) (err error) {
 		_ = hold.say(here)
 		quit()
 	})
-	d := &daemon{dirs: o.Dirs, buildID: o.BuildID, quit: leave}
+	d := &daemon{dirs: o.Dirs, buildID: o.BuildID, self: o.Self, quit: leave}
 	if d.buildID == "" {
 		d.buildID = build.ID()
 	}
@@ -130,6 +145,7 @@ func run(ctx context.Context, o Options, ready func()) (err error) {
 		return err
 	}
 	starting.Close()
+	up = true
 	ready()
 	var answering sync.WaitGroup
 	defer answering.Wait()

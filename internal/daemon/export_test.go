@@ -18,6 +18,9 @@ func RunWith(ctx context.Context, dirs paths.Dirs, vms func(*store.Store) vm.Ser
 	return run(ctx, o, ready)
 }
 
+// ErrAsked is why a daemon does not come up that was asked to end before.
+var ErrAsked = errAsked
+
 // KeepDone is how many ended operations are remembered.
 const KeepDone = keepDone
 

@@ -3,6 +3,7 @@ package daemon
 import (
 	"cmp"
 	"context"
+	"errors"
 	"path/filepath"
 
 	"banger"
@@ -22,7 +23,8 @@ func needAbsolute(paths ...string) error {
 }
 
 // add has make make an image of that name, which nothing else may have, and
-// writes its row.
+// writes its row. One that make gives with an error is removed again: its directory
+// would be an image to the next daemon.
 func (i *images) add(ctx context.Context, name string, make func() (banger.Image, error)) (banger.Image, error) {
 	done, err := i.names.take(ctx, name)
 	if err != nil {
@@ -34,11 +36,13 @@ func (i *images) add(ctx context.Context, name string, make func() (banger.Image
 			Hint("banger image delete %s", name)
 	}
 	made, err := make()
-	if err != nil {
-		return banger.Image{}, err
+	if err == nil {
+		err = i.store.UpsertImage(ctx, made)
 	}
-	if err := i.store.UpsertImage(ctx, made); err != nil {
-		_ = discard(i.dirs, i.dirs.Image(made.ID))
+	if err != nil && made.ID != "" { // what followed the making failed
+		err = errors.Join(err, discard(i.dirs, i.dirs.Image(made.ID)))
+	}
+	if err != nil {
 		return banger.Image{}, err
 	}
 	return i.store.Image(ctx, made.ID)
@@ -46,17 +50,22 @@ func (i *images) add(ctx context.Context, name string, make func() (banger.Image
 
 func (d *daemon) registerImage(_ context.Context, in *given[api.RegisterImage]) (job, error) {
 	ask := in.Body
-	if err := cmp.Or(banger.ValidateImageName(ask.Name), needAbsolute(ask.Rootfs, ask.Kernel, ask.Initrd, ask.Modules)); err != nil {
+	if err := cmp.Or(banger.ValidateImageName(ask.Name), checkKernel(ask.ImageKernel), needAbsolute(ask.Rootfs, ask.WorkSeed, ask.Kernel, ask.Initrd, ask.Modules)); err != nil {
 		return job{}, err
 	}
 	return job{ask.Name, func(ctx context.Context, op *operation) (any, error) {
 		row, err := d.images.add(ctx, ask.Name, func() (banger.Image, error) {
-			kernel, files, err := d.kernelOf(ctx, ask.Name, ask.ImageKernel, op.Stage)
+			k, err := d.kernelOf(ctx, ask.Name, ask.ImageKernel, op.Stage)
 			if err != nil {
 				return banger.Image{}, err
 			}
-			img, err := d.images.builder.Register(ctx, ask.Name, ask.Rootfs, kernel, op.Stage)
-			img.KernelPath, img.InitrdPath, img.ModulesDir = files.kernel, files.initrd, files.modules
+			img, err := d.images.builder.Register(ctx, image.Registration{
+				Name: ask.Name, Rootfs: ask.Rootfs, Seed: ask.WorkSeed, Kernel: k.digest,
+			}, op.Stage)
+			if err != nil {
+				k.undo()
+			}
+			img.KernelPath, img.InitrdPath, img.ModulesDir = k.files.kernel, k.files.initrd, k.files.modules
 			return img, err
 		})
 		if err != nil {
@@ -135,7 +144,8 @@ func (d *daemon) promoteImage(ctx context.Context, in *ofRef) (job, error) {
 		if err != nil {
 			return row, err
 		}
-		row.Managed, row.RootfsPath, row.ArtifactDir = true, promoted.RootfsPath, promoted.ArtifactDir
+		row.Managed, row.ArtifactDir = true, promoted.ArtifactDir
+		row.RootfsPath, row.WorkSeedPath = promoted.RootfsPath, promoted.WorkSeedPath
 		return row, d.images.store.UpsertImage(ctx, row)
 	})
 }
@@ -172,9 +182,9 @@ func (i *images) rename(ctx context.Context, row banger.Image, name string) (ban
 		return banger.Image{}, banger.Errorf(banger.AlreadyExists, "cannot rename the image %s: there is an image %s already", row.Name, other.Name)
 	}
 	for _, taken := range []string{row.Name, name} {
-		done, _ := i.names.try(taken)
+		done, other := i.names.try(taken, "")
 		if done == nil {
-			return banger.Image{}, banger.Errorf(banger.Busy, "cannot rename the image %s: another operation on %s is under way", row.Name, taken)
+			return banger.Image{}, banger.Errorf(banger.Busy, "cannot rename the image %s: %s is used by %s", row.Name, taken, other.holder())
 		}
 		defer done()
 		if row.Name == name {

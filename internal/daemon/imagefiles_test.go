@@ -68,11 +68,47 @@ func TestAnImageGoesFromAFileToAPackAndBack(t *testing.T) {
 	if err != nil || got.Name != "ours" || got.Digest != mine.Digest {
 		t.Fatalf("%+v %v", got, err)
 	}
+	if got.WorkSeedPath != "" || mine.WorkSeedDigest != "" {
+		t.Errorf("it has a work seed: %+v", got)
+	}
 	other, err := h.client.ImportImage(t.Context(), api.ImportImage{Path: pack, Name: "other"}, nil)
 	if err != nil || other.ID == got.ID {
 		t.Fatalf("%+v %v", other, err)
 	}
 	if _, err := h.client.RenameImage(t.Context(), "other", "ours"); banger.CodeOf(err) != banger.AlreadyExists {
 		t.Errorf("two of one name: %v", err)
+	}
+}
+
+func TestAWorkSeedGoesWhereItsImageGoes(t *testing.T) {
+	h := open(t, &fakeVMs{})
+	path, seed := smallRootfs(t), smallRootfs(t)
+	if _, err := h.client.RegisterImage(t.Context(), api.RegisterImage{Name: "mine", Rootfs: path, WorkSeed: "seed.ext4"}, nil); banger.CodeOf(err) != banger.BadRequest {
+		t.Errorf("of a relative path: %v", err)
+	}
+	mine, err := h.client.RegisterImage(t.Context(), api.RegisterImage{Name: "mine", Rootfs: path, WorkSeed: seed}, nil)
+	if err != nil || mine.WorkSeedPath != seed || !strings.HasPrefix(mine.WorkSeedDigest, "sha256:") || mine.WorkSeedBytes == 0 {
+		t.Fatalf("%+v %v", mine, err)
+	}
+	promoted, err := h.client.PromoteImage(t.Context(), "mine", nil)
+	if err != nil || promoted.WorkSeedPath == seed || promoted.WorkSeedDigest != mine.WorkSeedDigest {
+		t.Fatalf("%+v %v", promoted, err)
+	}
+	row, err := h.vms.store.Image(t.Context(), mine.ID)
+	if err != nil || row.WorkSeedPath != promoted.WorkSeedPath {
+		t.Errorf("%+v %v", row, err)
+	}
+	pack := filepath.Join(t.TempDir(), "mine.tar.zst")
+	if _, err := h.client.ExportImage(t.Context(), "mine", api.ExportImage{Path: pack}, nil); err != nil {
+		t.Fatal(err)
+	}
+	other, err := h.client.ImportImage(t.Context(), api.ImportImage{Path: pack, Name: "other"}, nil)
+	if err != nil || other.WorkSeedDigest != mine.WorkSeedDigest || other.WorkSeedPath == promoted.WorkSeedPath {
+		t.Fatalf("%+v %v", other, err)
+	}
+	must(t, h.client.DeleteImage(t.Context(), "mine"))
+	must(t, h.client.DeleteImage(t.Context(), "other"))
+	if _, err := os.Stat(seed); err != nil {
+		t.Error(err)
 	}
 }

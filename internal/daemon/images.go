@@ -54,7 +54,11 @@ func (i *images) load(row banger.Image) (vm.Image, error) {
 	if err == nil {
 		err = r.Unchanged()
 	}
-	return vm.Image{Image: row, Digest: r.Digest, Env: r.Env, WorkDir: r.WorkDir, User: r.User, Kernel: r.Kernel}, err
+	found := vm.Image{Image: row, Digest: r.Digest, Env: r.Env, WorkDir: r.WorkDir, User: r.User, Kernel: r.Kernel}
+	if r.Seed != nil {
+		found.Seed = r.Seed.Digest
+	}
+	return found, err
 }
 
 func inCatalogue(name string) bool {
@@ -82,9 +86,9 @@ func (i *images) find(ctx context.Context, ref string) (banger.Image, error) {
 
 // delete removes an image nothing uses, and that nobody is about to make.
 func (i *images) delete(ctx context.Context, row banger.Image) error {
-	done, _ := i.names.try(row.Name)
+	done, other := i.names.try(row.Name, "")
 	if done == nil {
-		return banger.Errorf(banger.Busy, "cannot delete the image %s: another operation on it is under way", row.Name).
+		return banger.Errorf(banger.Busy, "cannot delete the image %s: it is used by %s", row.Name, other.holder()).
 			Hint("try again when that is done")
 	}
 	defer done()
@@ -227,11 +231,15 @@ func (d *daemon) deleteImage(ctx context.Context, in *ofRef) error {
 
 func shownImage(row banger.Image, users []string) api.Image {
 	out := api.Image{
-		ID: row.ID, Name: row.Name, Managed: row.Managed, RootfsPath: row.RootfsPath,
+		ID: row.ID, Name: row.Name, Managed: row.Managed, RootfsPath: row.RootfsPath, WorkSeedPath: row.WorkSeedPath,
+		ArtifactDir: row.ArtifactDir, KernelPath: row.KernelPath, InitrdPath: row.InitrdPath, ModulesDir: row.ModulesDir,
 		BuildSize: row.BuildSize, UsedBy: list(users), CreatedAt: row.CreatedAt, UpdatedAt: row.UpdatedAt,
 	}
 	// An image whose directory is gone can still be listed and deleted.
 	if _, record, err := image.Load(row.ArtifactDir); err == nil && record.ID == row.ID {
+		if record.Seed != nil {
+			out.WorkSeedDigest, out.WorkSeedBytes = "sha256:"+record.Seed.Digest, record.Seed.SizeBytes
+		}
 		out.Digest, out.Source, out.SizeBytes = "sha256:"+record.Digest, record.Source, record.SizeBytes
 		out.Env, out.WorkDir, out.User = record.Env, record.WorkDir, record.User
 		out.Entrypoint, out.Cmd = record.Entrypoint, record.Cmd

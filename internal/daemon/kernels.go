@@ -4,11 +4,13 @@ import (
 	"context"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"banger"
 	"banger/internal/api"
 	"banger/internal/image"
 	"banger/internal/kernel"
+	"banger/internal/oci"
 )
 
 func (d *daemon) listKernels(ctx context.Context, in *struct {
@@ -30,7 +32,7 @@ func (d *daemon) listKernels(ctx context.Context, in *struct {
 	if !in.Available {
 		return all, nil
 	}
-	for _, k := range kernel.Available() {
+	for _, k := range d.kernels.Available() {
 		if !have[k.Name] {
 			all = append(all, api.Kernel{Kernel: k, State: "available", UsedBy: []string{}})
 		}
@@ -111,13 +113,27 @@ func (d *daemon) onlyName(k banger.Kernel) bool {
 
 func (d *daemon) pullKernel(_ context.Context, in *given[api.PullKernel]) (job, error) {
 	ask := in.Body
+	pull := func(ctx context.Context, op *operation) (banger.Kernel, error) {
+		return d.kernels.Pull(ctx, ask.Name, ask.Force, ask.Access, op.Stage)
+	}
+	err := banger.ValidateKernelName(ask.Name)
+	if strings.ContainsAny(ask.Name, "/:") { // which no name has
+		var ref oci.Ref
+		ref, err = oci.Parse(ask.Name)
+		pull = func(ctx context.Context, op *operation) (banger.Kernel, error) {
+			return d.kernels.PullImage(ctx, ref, ask.As, ask.Access, d.images.builder.Cache, ask.Force, op.Stage)
+		}
+	} else if err == nil && ask.As != "" && ask.As != ask.Name {
+		err = banger.Errorf(banger.BadRequest, "cannot pull the kernel %s as %s: it is of the catalogue, and has its name", ask.Name, ask.As).
+			Hint("banger kernel pull %s", ask.Name)
+	}
 	return job{ask.Name, func(ctx context.Context, op *operation) (any, error) {
-		k, err := d.kernels.Pull(ctx, ask.Name, ask.Force, op.Stage)
+		k, err := pull(ctx, op)
 		if err != nil {
 			return nil, err
 		}
 		return d.describeKernel(ctx, k)
-	}}, banger.ValidateKernelName(ask.Name)
+	}}, err
 }
 
 func (d *daemon) importKernel(_ context.Context, in *given[api.ImportKernel]) (job, error) {
@@ -127,15 +143,16 @@ func (d *daemon) importKernel(_ context.Context, in *given[api.ImportKernel]) (j
 			return job{}, banger.Errorf(banger.BadRequest, "cannot import a kernel from %q: the path is not absolute", path)
 		}
 	}
+	req := kernel.ImportRequest{
+		Name: ask.Name, Dir: ask.From, Vmlinuz: ask.Vmlinuz, Modules: ask.Modules,
+		Distro: ask.Distro, Arch: ask.Arch,
+	}
 	return job{ask.Name, func(ctx context.Context, op *operation) (any, error) {
 		op.Stage("import kernel " + ask.Name)
-		k, err := d.kernels.Import(ctx, kernel.ImportRequest{
-			Name: ask.Name, Dir: ask.From, Vmlinuz: ask.Vmlinuz, Modules: ask.Modules,
-			Distro: ask.Distro, Arch: ask.Arch,
-		})
+		k, err := d.kernels.Import(ctx, req)
 		if err != nil {
 			return nil, err
 		}
 		return d.describeKernel(ctx, k)
-	}}, banger.ValidateKernelName(ask.Name)
+	}}, req.Check()
 }

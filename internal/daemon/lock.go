@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net"
 	"os"
 	"strconv"
 
@@ -18,8 +19,8 @@ import (
 type lock struct{ file *os.File }
 
 // claim takes the state directory, or says who has it. Starts happen one
-// after the other (see turn), so a holder either answers or is ending, when
-// its text is gone or says so and its end is waited for.
+// after the other (see turn), so a holder either answers or is ending, and its end
+// is waited for: its text is gone or says so, or it was killed and nobody listens.
 func claim(ctx context.Context, dirs paths.Dirs) (*lock, error) {
 	f, err := os.OpenFile(dirs.DaemonLock(), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -28,9 +29,10 @@ func claim(ctx context.Context, dirs paths.Dirs) (*lock, error) {
 	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		if holder := whereabouts(f); holder.PID != 0 && !holder.Stopping {
-			f.Close()
-			return nil, banger.Errorf(banger.AlreadyExists, "cannot start: a daemon (pid %d) runs for %s already, on %s", holder.PID, dirs.State, holder.Socket).
-				Hint("banger daemon status").Hint("banger daemon stop")
+			if there := reach(holder.Socket); !errors.Is(there, unix.ECONNREFUSED) {
+				f.Close()
+				return nil, taken(holder, dirs, there)
+			}
 		}
 		err = flock(ctx, f)
 	}
@@ -39,6 +41,28 @@ func claim(ctx context.Context, dirs paths.Dirs) (*lock, error) {
 		return nil, banger.Wrap(err, "cannot lock %s", dirs.DaemonLock())
 	}
 	return &lock{f}, nil
+}
+
+// reach connects to a daemon's socket, and refused is that nobody listens. A process
+// that is killed closes one file after the other, its lock perhaps last.
+func reach(socket string) error {
+	conn, err := net.Dial("unix", socket)
+	if err == nil {
+		_ = conn.Close()
+	}
+	return err
+}
+
+// taken says who has the state directory, there being what came of connecting to
+// it. A socket goes from under a daemon with its directory, as the user's does when
+// he logs out; the daemon does not end by that, and cannot be asked to.
+func taken(by api.Whereabouts, dirs paths.Dirs, there error) error {
+	if errors.Is(there, unix.ENOENT) {
+		return banger.Errorf(banger.AlreadyExists, "cannot start: a daemon (pid %d) runs for %s already, and its socket %s is gone", by.PID, dirs.State, by.Socket).
+			Hint("kill %d", by.PID)
+	}
+	return banger.Errorf(banger.AlreadyExists, "cannot start: a daemon (pid %d) runs for %s already, on %s", by.PID, dirs.State, by.Socket).
+		Hint("banger daemon status").Hint("banger daemon stop")
 }
 
 // turn waits until nobody else is starting a daemon for this state directory.

@@ -28,7 +28,7 @@ type prefixes struct {
 const (
 	// claimTime bounds the wait for other daemons that look for theirs, which takes
 	// them a moment. Starts wait for it.
-	claimTime = 200 * time.Millisecond
+	claimTime = 2 * time.Second
 	// claimPause is how long a claim that failed is not tried again.
 	claimPause = 30 * time.Second
 )

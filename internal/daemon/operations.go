@@ -58,7 +58,7 @@ func (o *operations) start(ctx context.Context, kind, subject string, w work) (*
 	op := &operation{id: banger.NewID(), kind: kind, subject: subject, changed: make(chan struct{})}
 	op.seen = api.Operation{ID: op.id, Kind: kind, Subject: subject, State: "running", StartedAt: time.Now().UTC()}
 	op.events = []api.Event{{OperationID: op.id}}
-	opCtx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	opCtx, cancel := context.WithCancelCause(context.WithValue(context.WithoutCancel(ctx), operationKey{}, op))
 	op.cancel = cancel
 	if err := o.add(op); err != nil {
 		cancel(err)
@@ -73,6 +73,19 @@ func (o *operations) start(ctx context.Context, kind, subject string, w work) (*
 		o.end(opCtx, op, result, err)
 	}()
 	return op, nil
+}
+
+// operationKey is what an operation is found by in the context of its work.
+type operationKey struct{}
+
+// operationIn names the operation whose context this is, as in "image.pull
+// (1234567890ab)", "" for none.
+func operationIn(ctx context.Context) string {
+	op, is := ctx.Value(operationKey{}).(*operation)
+	if !is {
+		return ""
+	}
+	return fmt.Sprintf("%s (%s)", op.kind, banger.ShortID(op.id))
 }
 
 func (o *operations) add(op *operation) error {
@@ -105,13 +118,26 @@ func (o *operations) end(ctx context.Context, op *operation, result any, err err
 	case err != nil && ctx.Err() != nil:
 		state, last = "cancelled", api.Event{Error: cancelled(ctx, op, err)}
 	case err != nil:
-		state, last = "failed", api.Event{Error: o.fault(op.kind, op.subject, op.id, err)}
+		state, last = "failed", api.Event{Error: o.fault(op.kind, op.subject, op.id, begun(err))}
 	}
 	seen := op.ended(state, last.Error)
-	o.log.Info("operation ended", "operation", op.id, "kind", op.kind, "subject", op.subject,
-		"state", state, "took", seen.EndedAt.Sub(seen.StartedAt).String())
+	line := []any{"operation", op.id, "kind", op.kind, "subject", op.subject,
+		"state", state, "took", seen.EndedAt.Sub(seen.StartedAt).String()}
+	if last.Error != nil {
+		line = append(line, "error", last.Error.Title)
+	}
+	o.log.Info("operation ended", line...)
 	o.retire(op, seen)
 	op.tell(last) // after it: who hears the end finds the daemon idle
+}
+
+// begun makes no bad request of what work that had begun met: a request is
+// refused as one before.
+func begun(err error) error {
+	if banger.CodeOf(err) != banger.BadRequest {
+		return err
+	}
+	return banger.Errorf(banger.Conflict, "%w", err)
 }
 
 func (op *operation) ended(state string, p *api.Problem) api.Operation {

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -168,6 +170,94 @@ func TestErrorsKeepCodeHintsAndOperation(t *testing.T) {
 	if !errors.As(err, &e) || e.Code != banger.NotRunning || e.Message != "cannot stop it within 2.5s" ||
 		!slices.Equal(e.Hints, []string{"first hint", "second"}) || !banger.IsID(e.OperationID) {
 		t.Errorf("got %#v", err)
+	}
+}
+
+// What work meets is no mistake of who asked for it: the request was accepted.
+func TestWorkThatHadBegunIsNoBadRequest(t *testing.T) {
+	h := open(t, &fakeVMs{create: func(context.Context, vm.Create, vm.Progress) error {
+		return banger.Errorf(banger.BadRequest, "cannot use the file").Hint("take another")
+	}})
+	_, err := h.client.CreateVM(t.Context(), api.CreateVM{Name: "box"}, nil)
+	if banger.CodeOf(err) != banger.Conflict || err.Error() != "cannot use the file" || !slices.Equal(banger.HintsOf(err), []string{"take another"}) {
+		t.Errorf("got %#v", err)
+	}
+}
+
+// Whatever failed can be found in the log by the id that the person was shown.
+func TestFailuresAreInTheLogUnderTheirID(t *testing.T) {
+	h := open(t, &fakeVMs{})
+	if _, err := h.client.CreateVM(t.Context(), api.CreateVM{Name: "box"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	h.vms.create = func(context.Context, vm.Create, vm.Progress) error {
+		return banger.Errorf(banger.Busy, "cannot create it now")
+	}
+	for what, act := range map[string]func() error{
+		"operation": func() error {
+			_, err := h.client.CreateVM(t.Context(), api.CreateVM{Name: "other"}, nil)
+			return err
+		},
+		"operation that never began": func() error {
+			_, err := h.client.StopVM(t.Context(), "nobody", api.StopVM{}, nil)
+			return err
+		},
+		"request": func() error {
+			_, err := h.client.ChangeVM(t.Context(), "nobody", api.ChangeVM{Name: new("other")})
+			return err
+		},
+		"deletion": func() error { return h.client.DeleteImage(t.Context(), "nothing") },
+	} {
+		err := act()
+		var e *banger.Error
+		if !errors.As(err, &e) || !banger.IsID(e.OperationID) {
+			t.Errorf("%s: got %#v", what, err)
+			continue
+		}
+		if line := lineWith(h.log(t), e.OperationID); !strings.Contains(line, `"error":`+strconv.Quote(e.Message)) {
+			t.Errorf("%s: the log has %q of %q", what, line, e.Message)
+		}
+	}
+	if _, err := h.client.VM(t.Context(), "nobody"); err == nil || strings.Contains(h.log(t), "vm.show") {
+		t.Errorf("a question was logged, or %v", err)
+	}
+}
+
+// lineWith is the last line that has the text.
+func lineWith(log, text string) (last string) {
+	for line := range strings.Lines(log) {
+		if strings.Contains(line, text) {
+			last = line
+		}
+	}
+	return last
+}
+
+func TestALevelOfTheLogCountsAtOnce(t *testing.T) {
+	t.Setenv("BANGER_LOG_LEVEL", "")
+	h := open(t, &fakeVMs{})
+	level := func(text string) {
+		t.Helper()
+		file := h.dirs.ConfigFile()
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, []byte("log_level = \""+text+"\"\n"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := h.client.Config(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		level  string
+		logged bool
+	}{{"error", false}, {"info", true}} {
+		level(c.level)
+		before := len(h.log(t))
+		if err := h.client.DeleteImage(t.Context(), "nothing"); err == nil {
+			t.Fatal("an image that is not there was deleted")
+		}
+		if got := len(h.log(t)) > before; got != c.logged {
+			t.Errorf("at %s a line was written: %v", c.level, got)
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package daemon_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,6 +20,8 @@ import (
 	"banger/internal/api"
 	"banger/internal/daemon"
 	"banger/internal/paths"
+	"banger/internal/store"
+	"banger/internal/vm"
 )
 
 // nobody is a user who owns nothing here.
@@ -109,6 +113,32 @@ func TestOtherUsersAreRefusedEvenWhereModesLetThemIn(t *testing.T) {
 // attempt runs a daemon that is not expected to come up.
 func attempt(dirs paths.Dirs) error {
 	return daemon.RunWith(context.Background(), dirs, nil, func() { panic("it came up") })
+}
+
+// starting is the life of VMs whose crash takes long to be put right.
+type starting struct {
+	fakeVMs
+	begun chan struct{}
+}
+
+func (s *starting) Reconcile(ctx context.Context) error {
+	close(s.begun)
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func TestDaemonThatIsAskedToEndBeforeItIsUpHasNotFailed(t *testing.T) {
+	ctx, ask := context.WithCancel(t.Context())
+	s := &starting{begun: make(chan struct{})}
+	ended := make(chan error)
+	go func() {
+		ended <- daemon.RunWith(ctx, tempDirs(t), func(*store.Store) vm.Service { return s }, func() { panic("it came up") })
+	}()
+	<-s.begun
+	ask()
+	if err := <-ended; !errors.Is(err, daemon.ErrAsked) {
+		t.Errorf("got %v", err)
+	}
 }
 
 func TestPlacesThatAreNotOursAreRefused(t *testing.T) {
@@ -230,13 +260,57 @@ func TestADaemonWaitsForTheEndOfTheOneBeforeIt(t *testing.T) {
 	}
 }
 
-func TestAStaleSocketIsReplacedAndGoesWithTheDaemon(t *testing.T) {
+// A process that was killed has its lock until the last of it has ended.
+func TestAKilledDaemonThatStillHasItsLockIsWaitedFor(t *testing.T) {
 	dirs := tempDirs(t)
+	must(t, os.MkdirAll(dirs.State, 0o700))
+	f, err := os.Create(dirs.DaemonLock())
+	must(t, err)
+	defer f.Close()
+	_, err = f.Write(api.Marshal(api.Whereabouts{PID: os.Getpid(), Socket: dirs.Socket()}))
+	must(t, err)
+	leaveSocket(t, dirs)
+	must(t, syscall.Flock(int(f.Fd()), syscall.LOCK_EX))
+	info, err := f.Stat()
+	must(t, err)
+	waits := fmt.Sprintf(":%d ", info.Sys().(*syscall.Stat_t).Ino)
+	go func() {
+		defer f.Close()
+		for t.Context().Err() == nil {
+			locks, _ := os.ReadFile("/proc/locks")
+			for line := range strings.Lines(string(locks)) {
+				if strings.Contains(line, "-> FLOCK") && strings.Contains(line, waits) {
+					return
+				}
+			}
+		}
+	}()
+	openAt(t, dirs, &fakeVMs{})
+}
+
+// leaveSocket makes the socket of a daemon that was killed.
+func leaveSocket(t *testing.T, dirs paths.Dirs) {
+	t.Helper()
 	must(t, os.Mkdir(dirs.Runtime, 0o700))
 	dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: dirs.Socket(), Net: "unix"})
 	must(t, err)
 	dead.SetUnlinkOnClose(false)
 	must(t, dead.Close())
+}
+
+// Nobody is left waiting for the end of one that does not end.
+func TestADaemonWhoseSocketIsGoneIsNamed(t *testing.T) {
+	h := open(t, &fakeVMs{})
+	must(t, os.Remove(h.dirs.Socket()))
+	err := attempt(h.dirs)
+	if want := fmt.Sprintf("kill %d", os.Getpid()); banger.CodeOf(err) != banger.AlreadyExists || !slices.Contains(banger.HintsOf(err), want) {
+		t.Errorf("got %v with the hints %q", err, banger.HintsOf(err))
+	}
+}
+
+func TestAStaleSocketIsReplacedAndGoesWithTheDaemon(t *testing.T) {
+	dirs := tempDirs(t)
+	leaveSocket(t, dirs)
 	h := openAt(t, dirs, &fakeVMs{})
 	if _, err := h.client.Version(t.Context()); err != nil {
 		t.Error(err)

@@ -100,6 +100,20 @@ func (f faults) of(kind, subject, id string, err error) *api.Problem {
 	return &api.Problem{Title: err.Error(), Code: code, Status: status(code), Hints: banger.HintsOf(err), OperationID: id}
 }
 
+// change is the problem of a request to change something that is no operation: it
+// is logged all the same, under an id of its own. A request that was not understood
+// changed nothing and is the asker's to look at.
+func (f faults) change(kind, subject string, err error) *api.Problem {
+	id := banger.NewID()
+	p := f.of(kind, subject, id, err)
+	if p.Code == banger.BadRequest {
+		p.OperationID = ""
+		return p
+	}
+	f.log.Info("request refused", "operation", id, "kind", kind, "subject", subject, "code", string(p.Code), "error", p.Title)
+	return p
+}
+
 func (f faults) internal(kind, subject, id string, err error) *api.Problem {
 	if id == "" {
 		id = banger.NewID()

@@ -39,6 +39,10 @@ func (p *pull) complete() (err error) {
 	if p.Ref, err = oci.Parse(p.ref); err != nil {
 		return err
 	}
+	if p.Name == "" && inCatalogue(p.Ref.ImageName()) { // which VMs boot where nothing else is asked for
+		return banger.Errorf(banger.BadRequest, "cannot pull the image %s as %s: that is the name of the catalogue's own", p.ref, p.Ref.ImageName()).
+			Hint("banger image pull %s --name OTHER", p.ref)
+	}
 	p.Name = cmp.Or(p.Name, p.Ref.ImageName())
 	return banger.ValidateImageName(p.Name)
 }
@@ -104,7 +108,7 @@ func (i *images) checkSame(p pull, there banger.Image) error {
 
 func (i *images) make(ctx context.Context, p pull, b image.Builder, stage func(string)) (built banger.Image, err error) {
 	if inCatalogue(p.ref) {
-		built, err = b.Build(ctx, p.ref, stage)
+		built, err = b.Build(ctx, p.ref, p.Access, stage)
 	} else {
 		built, err = b.Pull(ctx, p.PullRequest, stage)
 	}
@@ -122,15 +126,18 @@ func (d *daemon) pullImage(_ context.Context, in *given[api.PullImage]) (job, er
 	if p.BuildSize, err = buildSize(ask.Size); err != nil {
 		return job{}, err
 	}
-	if err := p.complete(); err != nil {
+	if err := cmp.Or(checkKernel(ask.ImageKernel), p.complete()); err != nil {
 		return job{}, err
 	}
 	return job{ask.Ref, func(ctx context.Context, op *operation) (any, error) {
-		if p.Kernel, p.kernelFiles, err = d.kernelOf(ctx, p.Name, ask.ImageKernel, op.Stage); err != nil {
+		k, err := d.kernelOf(ctx, p.Name, ask.ImageKernel, op.Stage)
+		if err != nil {
 			return nil, err
 		}
+		p.Kernel, p.kernelFiles = k.digest, k.files
 		row, err := d.images.pull(ctx, p, op.Stage)
 		if err != nil {
+			k.undo()
 			return nil, err
 		}
 		return d.describeImage(ctx, row)
@@ -152,23 +159,46 @@ func buildSize(size string) (string, error) {
 	return banger.FormatSize(bytes), nil
 }
 
-// kernelOf gives the digest of the kernel an image is to be booted with, taken
-// in from files where those were named.
-func (d *daemon) kernelOf(ctx context.Context, image string, ask api.ImageKernel, stage func(string)) (string, kernelFiles, error) {
+// chosenKernel is the kernel that an image is to be booted with.
+type chosenKernel struct {
+	digest string // "" for none of its own
+	files  kernelFiles
+	undo   func() // removes what was taken in for it; where it is used all the same it stays
+}
+
+// checkKernel refuses two kernels for one image.
+func checkKernel(ask api.ImageKernel) error {
+	if ask.KernelRef != "" && ask != (api.ImageKernel{KernelRef: ask.KernelRef}) {
+		return banger.Errorf(banger.BadRequest, "cannot take a kernel of the store and files of another")
+	}
+	return nil
+}
+
+// kernelOf finds the kernel an image is to be booted with, taken in from files
+// where those were named.
+func (d *daemon) kernelOf(ctx context.Context, image string, ask api.ImageKernel, stage func(string)) (chosenKernel, error) {
 	files := kernelFiles{ask.Kernel, ask.Initrd, ask.Modules}
+	none := func() {}
 	switch {
-	case ask.KernelRef != "" && files != (kernelFiles{}):
-		return "", files, banger.Errorf(banger.BadRequest, "cannot take a kernel of the store and files of another")
 	case ask.KernelRef != "":
 		k, err := d.kernels.Get(ask.KernelRef)
-		return k.Digest, kernelFiles{k.VmlinuzPath, "", k.ModulesPath}, err
+		return chosenKernel{k.Digest, kernelFiles{k.VmlinuzPath, "", k.ModulesPath}, none}, err
 	case files == (kernelFiles{}):
-		return "", files, nil
+		return chosenKernel{undo: none}, nil
 	}
 	stage("import the kernel")
+	_, err := d.kernels.Get(image)
+	undo := none
+	if banger.CodeOf(err) == banger.NotFound {
+		undo = func() {
+			if err := d.deleteKernel(context.WithoutCancel(ctx), &ofRef{image}); err != nil {
+				d.log.Warn("cannot remove the kernel of an image that was not made", "kernel", image, "err", err)
+			}
+		}
+	}
 	// Fresh: a kernel of the image's name may be the one that all others boot.
 	k, err := d.kernels.Import(ctx, kernel.ImportRequest{Name: image, Vmlinuz: ask.Kernel, Modules: ask.Modules, Fresh: true})
-	return k.Digest, files, err
+	return chosenKernel{k.Digest, files, undo}, err
 }
 
 // layersOfUse says which blobs of the cache are worth keeping: those of images

@@ -75,3 +75,15 @@ func TestAnImageGoesOnlyWhenThereIsAnotherInItsPlace(t *testing.T) {
 	}
 	there()
 }
+
+func TestAnImageOfARegistryDoesNotTakeTheCataloguesName(t *testing.T) {
+	h := open(t, &fakeVMs{})
+	ref := "127.0.0.1:1/x/" + banger.DefaultImage // where nobody is
+	_, err := h.client.PullImage(t.Context(), api.PullImage{Ref: ref}, nil)
+	if banger.CodeOf(err) != banger.BadRequest || !strings.Contains(err.Error(), "the catalogue's own") {
+		t.Error(err)
+	}
+	if _, err := h.client.PullImage(t.Context(), api.PullImage{Ref: ref, Name: "mine"}, nil); banger.CodeOf(err) != banger.Unavailable {
+		t.Errorf("under another name: %v", err)
+	}
+}

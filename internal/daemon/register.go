@@ -77,7 +77,9 @@ func patch[I, O any](r huma.API, d *daemon, path, name, summary string, h func(c
 func register[I, O any](r huma.API, d *daemon, op huma.Operation, h func(context.Context, *I) (O, error)) {
 	huma.Register(r, op, func(ctx context.Context, in *I) (*answer[O], error) {
 		out, err := h(ctx, in)
-		if err != nil {
+		if err != nil && op.Method != http.MethodGet {
+			return nil, d.faults.change(op.OperationID, named(in), err)
+		} else if err != nil {
 			return nil, d.faults.of(op.OperationID, "", "", err)
 		}
 		return &answer[O]{out}, nil
@@ -90,10 +92,19 @@ func remove[I any](r huma.API, d *daemon, path, name, summary string, h func(con
 	op.DefaultStatus = http.StatusNoContent
 	huma.Register(r, op, func(ctx context.Context, in *I) (*none, error) {
 		if err := h(ctx, in); err != nil {
-			return nil, d.faults.of(name, "", "", err)
+			return nil, d.faults.change(name, named(in), err)
 		}
 		return nil, nil
 	})
+}
+
+// named is what a request calls its subject in its path, "" for none.
+func named(in any) string {
+	field := reflect.Indirect(reflect.ValueOf(in)).FieldByName("Ref")
+	if field.Kind() != reflect.String {
+		return ""
+	}
+	return field.String()
 }
 
 // job is long work that a request asks for: what to call its subject, and
@@ -115,11 +126,11 @@ func stream[O, I any](r huma.API, d *daemon, path, name, summary string, h func(
 	huma.Register(r, op, func(ctx context.Context, in *I) (*huma.StreamResponse, error) {
 		j, err := h(ctx, in)
 		if err != nil {
-			return nil, d.faults.of(name, "", "", err)
+			return nil, d.faults.change(name, named(in), err)
 		}
 		running, err := d.operations.start(ctx, name, j.subject, j.work)
 		if err != nil {
-			return nil, d.faults.of(name, j.subject, "", err)
+			return nil, d.faults.change(name, j.subject, err)
 		}
 		return &huma.StreamResponse{Body: func(hc huma.Context) {
 			_, w := humago.Unwrap(hc)

@@ -16,19 +16,23 @@ import (
 // own: its memory and its end are then nobody else's. The start does not wait
 // for it, and a VM that stays where it is does not suffer.
 type scopes struct {
+	ctx  context.Context // of the daemon, whose end waits for nobody
 	vms  string
 	move func(ctx context.Context, name, description string, pids []int) error
-	log  *slog.Logger
-	work sync.WaitGroup
+
+	inside func(pid int) bool // the service
+	log    *slog.Logger
+	work   sync.WaitGroup
 }
 
-// moveTime bounds asking systemd.
-const moveTime = 10 * time.Second
+// moveTime bounds asking systemd, which may have to start the user's bus first, on
+// processors that a booting VM wants too.
+const moveTime = time.Minute
 
 // started is told of a VM whose shim and VMM run.
 func (s *scopes) started(dir paths.VM) {
 	s.work.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), moveTime)
+		ctx, cancel := context.WithTimeout(s.ctx, moveTime)
 		defer cancel()
 		id := filepath.Base(string(dir))
 		pids, err := s.processes(id)
@@ -39,6 +43,23 @@ func (s *scopes) started(dir paths.VM) {
 			s.log.Warn("cannot give a VM a scope of its own", "vm", id, "error", err)
 		}
 	})
+}
+
+// takeOut moves the VMs that an earlier daemon left in the service.
+func (s *scopes) takeOut() {
+	if s == nil {
+		return
+	}
+	residents, err := shim.Residents(s.vms)
+	if err != nil {
+		s.log.Warn("cannot look for VMs inside the service", "error", err)
+		return
+	}
+	for _, r := range residents {
+		if r.Shim && r.InPlace && s.inside(r.PID) {
+			s.started(paths.VM(filepath.Join(s.vms, r.VM)))
+		}
+	}
 }
 
 // processes are those of a VM: its shim and all of the shim's session.

@@ -47,7 +47,7 @@ func TestScopeTakesTheProcessesOfOneVM(t *testing.T) {
 	vmm, _ := strconv.Atoi(strings.TrimSpace(line))
 
 	var moved []int
-	s := &scopes{vms: vms, log: slog.New(slog.DiscardHandler), move: func(_ context.Context, name, _ string, pids []int) error {
+	s := &scopes{ctx: t.Context(), vms: vms, log: slog.New(slog.DiscardHandler), move: func(_ context.Context, name, _ string, pids []int) error {
 		if !strings.HasPrefix(name, "banger-vm-"+banger.ShortID(id)) {
 			t.Errorf("the scope is called %s", name)
 		}
@@ -57,10 +57,19 @@ func TestScopeTakesTheProcessesOfOneVM(t *testing.T) {
 	s.started(paths.VM(dir))
 	s.started(paths.VM(filepath.Join(vms, banger.NewID()))) // which has no process
 	s.close()
+	s.inside = func(pid int) bool { return pid != shim.Process.Pid }
+	s.takeOut() // of where it is no more
+	s.close()
 	want := []int{shim.Process.Pid, vmm}
 	slices.Sort(moved)
 	slices.Sort(want)
 	if !slices.Equal(moved, want) {
 		t.Errorf("moved %v, want %v", moved, want)
+	}
+	moved, s.inside = nil, func(pid int) bool { return pid == shim.Process.Pid }
+	s.takeOut()
+	s.close()
+	if slices.Sort(moved); !slices.Equal(moved, want) {
+		t.Errorf("an earlier daemon left %v, and moved %v", want, moved)
 	}
 }

@@ -21,6 +21,9 @@ func (d *daemon) forkVM(ctx context.Context, in *toRef[api.ForkVM]) (job, error)
 		return job{}, err
 	}
 	how := vm.Fork(or(in.Body))
+	if err := how.Check(); err != nil {
+		return job{}, err
+	}
 	return job{row.Name, func(ctx context.Context, op *operation) (any, error) {
 		forks, err := d.vms.Fork(ctx, row.ID, how, op)
 		if err != nil {

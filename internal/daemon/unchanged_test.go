@@ -1,39 +1,20 @@
 package daemon
 
 import (
-	"archive/tar"
-	"bytes"
+	"context"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"banger"
-	"banger/internal/ext4"
 	"banger/internal/image"
-	"banger/internal/paths"
-	"banger/internal/store"
 )
 
 func TestNoVMStartsFromAFileThatHasChanged(t *testing.T) {
-	dirs := paths.Dirs{State: t.TempDir(), Cache: t.TempDir()}
-	rows, err := store.Open(t.Context(), dirs.Database())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer rows.Close()
-	i := &images{store: rows, builder: image.Builder{Dir: dirs.Images()}, dirs: dirs}
-	var b bytes.Buffer
-	if err := tar.NewWriter(&b).Close(); err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(t.TempDir(), "rootfs.ext4")
-	if err := ext4.FromTar(t.Context(), &b, path, ext4.Options{Unique: true}); err != nil {
-		t.Fatal(err)
-	}
+	i, path := openImages(t), emptyRootfs(t)
 	row, err := i.add(t.Context(), "mine", func() (banger.Image, error) {
-		return i.builder.Register(t.Context(), "mine", path, "", func(string) {})
+		return i.builder.Register(t.Context(), image.Registration{Name: "mine", Rootfs: path}, func(string) {})
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -52,15 +33,24 @@ func TestNoVMStartsFromAFileThatHasChanged(t *testing.T) {
 
 func TestADeletionDuringAPullIsRefused(t *testing.T) {
 	i := &images{}
-	done, err := i.names.take(t.Context(), "x")
+	pull := &operation{id: banger.NewID(), kind: "image.pull"}
+	done, err := i.names.take(context.WithValue(t.Context(), operationKey{}, pull), "x")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := i.delete(t.Context(), banger.Image{Name: "x"}); banger.CodeOf(err) != banger.Busy {
+	err = i.delete(t.Context(), banger.Image{Name: "x"})
+	if banger.CodeOf(err) != banger.Busy || !strings.Contains(err.Error(), "it is used by the operation image.pull ("+banger.ShortID(pull.id)+")") {
 		t.Error(err)
 	}
 	done()
-	if free, _ := i.names.try("x"); free == nil {
+	if free, _ := i.names.try("x", ""); free == nil {
 		t.Error("the turn was not given back")
+	}
+}
+
+func TestAllThatIsRecordedOfAnImageIsShown(t *testing.T) {
+	got := shownImage(banger.Image{ArtifactDir: "/a", KernelPath: "/k", InitrdPath: "/i", ModulesDir: "/m", WorkSeedPath: "/s"}, nil)
+	if got.ArtifactDir != "/a" || got.KernelPath != "/k" || got.InitrdPath != "/i" || got.ModulesDir != "/m" || got.WorkSeedPath != "/s" {
+		t.Errorf("got %+v", got)
 	}
 }

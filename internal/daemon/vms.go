@@ -68,15 +68,10 @@ func (d *daemon) deleteVM(ctx context.Context, in *struct {
 }
 
 func (d *daemon) createVM(_ context.Context, in *given[api.CreateVM]) (job, error) {
-	c := in.Body
-	if c.Name != "" {
-		if err := banger.ValidateVMName(c.Name); err != nil {
-			return job{}, err
-		}
-	}
+	c := vm.Create(in.Body)
 	return job{c.Name, func(ctx context.Context, op *operation) (any, error) {
-		return result(d.vms.Create(ctx, vm.Create(c), op))
-	}}, nil
+		return result(d.vms.Create(ctx, c, op))
+	}}, c.Check()
 }
 
 func (d *daemon) startVM(ctx context.Context, in *toRef[api.StartVM]) (job, error) {

@@ -48,6 +48,7 @@ type Options struct {
 	Verify bool                          // read all that has a digest, which takes a while
 	Daemon func(context.Context) *Daemon // asks the daemon that runs; nil where none does
 	Stage  func(string)                  // hears what takes a while
+	Self   string                        // this program, to try what it does; nothing is tried with an empty one
 	Pause  time.Duration                 // between looks at what changes; 0 is the default
 }
 
@@ -73,7 +74,7 @@ type exam struct {
 func Check(ctx context.Context, dirs paths.Dirs, o Options) []Row {
 	e := &exam{Options: o, dirs: dirs, host: thisHost()}
 	for _, check := range []func(context.Context){
-		e.versions, e.architecture, e.configuration, e.vmm, e.firecracker, e.kernels, e.images, e.acceleration,
+		e.versions, e.architecture, e.configuration, e.vmm, e.firecracker, e.kernels, e.images, e.acceleration, e.confinement,
 		e.tools, e.session, e.sshShortcut, e.names,
 		e.home, e.fileSystem, e.space, e.directories, e.database, e.defaults, e.world, e.verify,
 	} {

@@ -24,7 +24,7 @@ func newExam(t *testing.T) *exam {
 			fsType:  func(string) (int64, error) { return unix.EXT4_SUPER_MAGIC, nil },
 			free:    func(string) (uint64, error) { return 100 << 30, nil },
 			systemd: dir + "/systemd", lingers: dir + "/linger", kills: func(context.Context) bool { return false },
-			dns: "127.0.0.1:1",
+			dns: "127.0.0.1:1", withheld: func() []string { return nil },
 		},
 	}
 }
@@ -56,6 +56,23 @@ func TestRootInAnotherUsersHomeFails(t *testing.T) {
 	e := newExam(t)
 	e.host.uid, e.host.owner = 0, func(string) (int, error) { return 1000, nil }
 	want(t, e.only(t, e.home), Fail, "belongs to uid 1000")
+}
+
+func TestWhatTheHostWithholdsWarns(t *testing.T) {
+	for _, c := range []struct {
+		withheld []string
+		verdict  Verdict
+		words    string
+	}{
+		{nil, Pass, "Landlock"},
+		{[]string{"Landlock"}, Warn, "security/lsm"},
+		{[]string{"user namespace", "network namespace"}, Warn, "network namespace"},
+		{[]string{"user namespace"}, Warn, "user.max_user_namespaces"},
+	} {
+		e := newExam(t)
+		e.host.withheld = func() []string { return c.withheld }
+		want(t, e.only(t, e.confinement), c.verdict, c.words)
+	}
 }
 
 func TestFullDiskFailsAndTightDiskWarns(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger/internal/names"
+	"banger/internal/vmm/qemu"
 )
 
 // host is what remedies and checks depend on, so that tests can have another.
@@ -27,6 +28,8 @@ type host struct {
 	kills   func(context.Context) bool
 
 	dns string // where a daemon answers for names of VMs
+
+	withheld func() []string // what would hold a VMM back and cannot be had
 }
 
 func thisHost() host {
@@ -36,7 +39,7 @@ func thisHost() host {
 		arch: runtime.GOARCH, family: family(string(release)), uid: os.Getuid(), home: home,
 		owner: ownerOf, fsType: fsTypeOf, free: freeAt,
 		systemd: "/run/systemd/system", lingers: "/var/lib/systemd/linger", kills: killsUserProcesses,
-		dns: names.Address,
+		dns: names.Address, withheld: qemu.Withheld,
 	}
 }
 

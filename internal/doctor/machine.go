@@ -1,17 +1,15 @@
 package doctor
 
 import (
-	"cmp"
 	"context"
 	"fmt"
-	"os/exec"
-	"regexp"
-	"sync"
-	"time"
+	"slices"
+	"strings"
 
 	"banger"
 	"banger/internal/config"
 	"banger/internal/vmm"
+	"banger/internal/vmm/firecracker"
 	"banger/internal/vmm/qemu"
 )
 
@@ -43,11 +41,15 @@ func (e *exam) configuration(context.Context) {
 
 func (e *exam) vmm(context.Context) {
 	bin, version, err := qemu.Find(e.config.QEMUBin)
-	if err != nil && banger.CodeOf(err) == banger.NotFound && e.config.QEMUBin == "" {
+	missing := err != nil && banger.CodeOf(err) == banger.NotFound && e.config.QEMUBin == ""
+	switch {
+	case missing && e.doesWithoutQEMU():
+		e.add("qemu", Warn, err.Error()+"; Firecracker does without, and nobody has tried KVM", e.host.install("qemu-system-x86_64"))
+		return
+	case missing:
 		e.add("qemu", Fail, err.Error(), e.host.install("qemu-system-x86_64"))
 		return
-	}
-	if err != nil {
+	case err != nil:
 		e.add("qemu", Fail, err.Error(), banger.HintsOf(err)...)
 		return
 	}
@@ -55,32 +57,64 @@ func (e *exam) vmm(context.Context) {
 	e.pass("qemu", "version %s at %s", version, bin)
 }
 
-var firecrackerVersion = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`Firecracker v(\d+(?:\.\d+)+)`)
-})
+// doesWithoutQEMU says that VMs run on a Firecracker, as the daemon chooses.
+func (e *exam) doesWithoutQEMU() bool {
+	if e.config.VMM == "qemu" || e.config.Accel == string(vmm.TCG) {
+		return false
+	}
+	_, err := firecracker.Find(e.config.FirecrackerBin)
+	kvm, known := qemu.Probe{}.Known()
+	return err == nil && (!known || kvm.State == qemu.Usable) && firecracker.CanMakeCards(e.Self) == nil
+}
 
-// firecracker looks at a Firecracker that is there, or asked for.
-func (e *exam) firecracker(ctx context.Context) {
-	path, err := exec.LookPath(cmp.Or(e.config.FirecrackerBin, "firecracker"))
-	if err != nil && (e.config.FirecrackerBin != "" || e.config.VMM == "firecracker") {
-		e.add("firecracker", Fail, "it is configured and cannot be found: "+err.Error(), `set vmm = "qemu" in `+e.dirs.ConfigFile())
-		return
-	} else if err != nil {
+// confinement says what of a VMM's bonds this host does not allow.
+func (e *exam) confinement(context.Context) {
+	missing := e.host.withheld()
+	if len(missing) == 0 {
+		e.pass("confinement", "VMMs have namespaces, a system call filter and Landlock")
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	said, _ := exec.CommandContext(ctx, path, "--version").Output()
-	version := firecrackerVersion().FindSubmatch(said)
+	var remedies []string
+	if slices.Contains(missing, "user namespace") {
+		remedies = append(remedies, "sysctl user.max_user_namespaces kernel.unprivileged_userns_clone kernel.apparmor_restrict_unprivileged_userns")
+	}
+	if slices.Contains(missing, "Landlock") {
+		remedies = append(remedies, "cat /sys/kernel/security/lsm")
+	}
+	e.add("confinement", Warn, "this host does not let you hold VMMs back by: "+strings.Join(missing, ", "), remedies...)
+}
+
+// firecracker looks at a Firecracker that is there, or asked for.
+func (e *exam) firecracker(context.Context) {
+	asked := e.config.VMM == "firecracker"
+	use := `set vmm = "qemu" in ` + e.dirs.ConfigFile()
+	found, err := firecracker.Find(e.config.FirecrackerBin)
 	switch {
-	case e.config.VMM == "firecracker":
-		e.add("firecracker", Fail, "this banger has no driver for it yet", `set vmm = "qemu" in `+e.dirs.ConfigFile())
-	case version == nil:
-		e.add("firecracker", Warn, path+" does not say its version")
-	case string(version[1]) == "1.16.0":
-		e.add("firecracker", Warn, "version 1.16.0 loses its connections to guests that are restored, and is refused", "install version 1.16.1")
+	case err != nil && banger.CodeOf(err) == banger.NotFound && e.config.FirecrackerBin == "" && !asked:
+		return
+	case err != nil && (asked || banger.CodeOf(err) == banger.NotFound):
+		e.add("firecracker", Fail, err.Error(), append(banger.HintsOf(err), use)...)
+		return
+	case err != nil:
+		e.add("firecracker", Warn, err.Error()+"; QEMU is used", banger.HintsOf(err)...)
+		return
+	}
+	unused := e.config.VMM == "qemu"
+	if err := firecracker.CanMakeCards(e.Self); err != nil && !unused {
+		verdict := Warn
+		if asked {
+			verdict = Fail
+		}
+		e.add("firecracker", verdict, err.Error(), append(banger.HintsOf(err), use)...)
+		return
+	}
+	switch {
+	case found.Warning != "" && !unused:
+		e.add("firecracker", Warn, found.Warning, use)
+	case unused:
+		e.pass("firecracker", "version %s at %s, not used: the configuration says vmm = %q", found.Version, found.Path, e.config.VMM)
 	default:
-		e.pass("firecracker", "version %s at %s, not used: this banger has no driver for it yet", version[1], path)
+		e.pass("firecracker", "version %s at %s, used where KVM is usable", found.Version, found.Path)
 	}
 }
 

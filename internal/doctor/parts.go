@@ -49,6 +49,9 @@ func (e *exam) images(ctx context.Context) {
 	for _, img := range i.Images {
 		found = found || img.Name == name
 		_, err := os.Stat(img.RootfsPath)
+		if err == nil && img.WorkSeedPath != "" {
+			_, err = os.Stat(img.WorkSeedPath)
+		}
 		if err != nil {
 			err = fmt.Errorf("%s has lost its file: %w", img.Name, err)
 		} else if img.Managed {

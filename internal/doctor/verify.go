@@ -36,11 +36,16 @@ func (e *exam) verify(ctx context.Context) {
 
 func (e *exam) verifyImages(ctx context.Context, i store.Inspection, whole map[string]int) {
 	for _, img := range i.Images {
-		if !img.Managed {
-			continue
+		dir := img.ArtifactDir
+		if !img.Managed { // a person's own file, whose record is ours
+			dir = e.dirs.Image(img.ID)
 		}
 		e.stage("verify image %s", img.Name)
-		if err := image.Verify(ctx, img.ArtifactDir); err != nil {
+		err := image.Verify(ctx, dir)
+		if !img.Managed && banger.CodeOf(err) == banger.NotFound {
+			continue // of another tool, which kept no digest
+		}
+		if err != nil {
 			e.badImage(img, i.VMs, err)
 			continue
 		}
@@ -57,13 +62,31 @@ func (e *exam) badImage(img banger.Image, vms []banger.VM, err error) {
 			users = append(users, v.Name)
 		}
 	}
-	if len(users) == 0 {
+	_, record, _ := image.Load(img.ArtifactDir)
+	damaged := img.RootfsPath
+	if seed := img.WorkSeedPath; seed != "" && strings.Contains(err.Error(), seed) {
+		damaged = seed
+	}
+	switch {
+	case !record.Again():
+		e.add("image", Fail, err.Error(), "put a good copy in the place of "+damaged,
+			"or give it up with its VMs: "+strings.Join(append(commandsOf(users), "banger image delete "+img.Name), " && "))
+		return
+	case len(users) == 0:
 		e.repair("image", Fail, err.Error(), &Fix{RebuildImage, img.Name, "build the image " + img.Name + " again"}, "banger image pull --force "+img.Name)
 		return
 	}
 	e.add("image", Fail, err.Error(),
-		"put a good copy in the place of "+img.RootfsPath,
+		"put a good copy in the place of "+damaged,
 		fmt.Sprintf("or give up the VMs that are made from it: banger rm -f %s && banger image pull --force %s", strings.Join(users, " "), img.Name))
+}
+
+// commandsOf removes VMs.
+func commandsOf(vms []string) []string {
+	if len(vms) == 0 {
+		return nil
+	}
+	return []string{"banger rm -f " + strings.Join(vms, " ")}
 }
 
 func (e *exam) verifyKernels(ctx context.Context, whole map[string]int) {
@@ -82,11 +105,15 @@ func (e *exam) verifyKernels(ctx context.Context, whole map[string]int) {
 }
 
 func (e *exam) badKernel(k banger.Kernel, err error) {
-	for _, available := range kernel.Available() {
+	for _, available := range kernel.NewStore(e.dirs.Kernels(), e.dirs.Downloads()).Available() {
 		if k.Name == available.Name {
 			e.repair("kernel", Fail, err.Error(), &Fix{PullKernel, k.Name, "get the kernel " + k.Name + " again"}, "banger kernel pull --force "+k.Name)
 			return
 		}
+	}
+	if ref, _, ok := strings.Cut(k.Source, "@sha256:"); ok && k.Distro == "oci" {
+		e.add("kernel", Fail, err.Error(), "banger kernel pull --force "+ref)
+		return
 	}
 	e.add("kernel", Fail, err.Error(), "import it again: banger kernel import --help")
 }

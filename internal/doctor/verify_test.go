@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"banger"
@@ -65,7 +66,17 @@ func furnished(t *testing.T, dirs paths.Dirs) map[string][]string {
 	image.ArtifactDir = dirs.Image(image.ID)
 	image.RootfsPath = image.ArtifactDir + "/rootfs.ext4"
 	sum := plant("image", image.RootfsPath, "the root")
-	write(t, image.ArtifactDir+"/image.json", asJSON(t, map[string]string{"id": image.ID, "name": image.Name, "digest": sum}))
+	image.WorkSeedPath = image.ArtifactDir + "/work-seed.ext4"
+	seed := map[string]string{"digest": plant("image", image.WorkSeedPath, "the seed")}
+	write(t, image.ArtifactDir+"/image.json", asJSON(t, map[string]any{"id": image.ID, "name": image.Name, "digest": sum, "work_seed": seed}))
+
+	registered := banger.Image{ID: banger.NewID(), Name: "own", RootfsPath: dirs.State + "/of-a-person/own.ext4"}
+	registered.ArtifactDir = dirs.Image(registered.ID)
+	sum = plant("image", registered.RootfsPath, "the person's root")
+	write(t, registered.ArtifactDir+"/image.json", asJSON(t, map[string]any{
+		"id": registered.ID, "name": registered.Name, "digest": sum, "registered": map[string]any{"path": registered.RootfsPath},
+	}))
+	foreign := banger.Image{ID: banger.NewID(), Name: "another-tools", RootfsPath: "/nowhere.ext4"} // kept no digest
 
 	parts := map[string]string{"early/order": "", "modules.ext4": "the modules", "vmlinux": "the kernel"}
 	digest := sha(fmt.Sprintf("%s  early/order\n%s  modules.ext4\n%s  vmlinux\n", sha(""), sha("the modules"), sha("the kernel")))
@@ -110,7 +121,10 @@ func furnished(t *testing.T, dirs paths.Dirs) map[string][]string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err = s.UpsertImage(t.Context(), image); err == nil {
+	for _, img := range []banger.Image{image, registered, foreign} {
+		err = errors.Join(err, s.UpsertImage(t.Context(), img))
+	}
+	if err == nil {
 		_, err = s.ReserveVM(t.Context(), row, "10.77.0.0/16")
 	}
 	if err := errors.Join(err, s.Close()); err != nil {
@@ -128,7 +142,7 @@ func (e *exam) verified(t *testing.T) Row {
 func TestFlippedBitsAreFound(t *testing.T) {
 	e := newExam(t)
 	files := furnished(t, e.dirs)
-	want(t, e.verified(t), Pass, "1 images, 1 kernels, 1 templates and 2 saved machines")
+	want(t, e.verified(t), Pass, "2 images, 1 kernels, 1 templates and 2 saved machines")
 	for of, paths := range files {
 		for _, path := range paths {
 			whole, err := os.ReadFile(path)
@@ -142,10 +156,13 @@ func TestFlippedBitsAreFound(t *testing.T) {
 			if r.Name != of || r.Verdict == Pass || len(r.Remedies) == 0 {
 				t.Errorf("%s flipped: %+v", path, r)
 			}
+			if of == "image" && r.Remedies[0] != "put a good copy in the place of "+path {
+				t.Errorf("%s flipped: %q", path, r.Remedies)
+			}
 			write(t, path, string(whole))
 		}
 	}
-	want(t, e.verified(t), Pass, "1 images")
+	want(t, e.verified(t), Pass, "2 images")
 }
 
 func TestOnlyWhatCanBeHadAgainIsRepaired(t *testing.T) {
@@ -172,6 +189,15 @@ func TestOnlyWhatCanBeHadAgainIsRepaired(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, files["image"][0], "x")
+	if r := e.verified(t); r.Fix != nil || !strings.Contains(strings.Join(r.Remedies, ""), "banger image delete mine") {
+		t.Errorf("an image of which there is no other: %+v", r)
+	}
+	record := filepath.Join(filepath.Dir(files["image"][0]), "image.json")
+	text, err := os.ReadFile(record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, record, strings.Replace(string(text), "{", `{"ref":"registry.example/mine:1",`, 1))
 	if r := e.verified(t); r.Fix == nil || r.Fix.Action != RebuildImage {
 		t.Errorf("an image nothing uses: %+v", r)
 	}

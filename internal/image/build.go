@@ -1,10 +1,14 @@
 package image
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"banger"
 	"banger/internal/artifact"
@@ -17,6 +21,9 @@ import (
 type Builder struct {
 	Dir   string
 	Cache oci.Cache // of layers
+	// Instead is the image of a registry for hosts that cannot build that of the
+	// catalogue; "" for the usual one.
+	Instead string
 
 	anew bool
 }
@@ -31,7 +38,10 @@ func (b Builder) Anew() Builder {
 // Dir holds it already. Two calls for one name make it once. A cancelled or
 // failed build leaves nothing; what a crash left goes with the next build.
 // progress, which may be nil, is told of each stage.
-func (b Builder) Build(ctx context.Context, name string, progress func(stage string)) (banger.Image, error) {
+//
+// It is made of the host's package sources. A host that has none for it, being
+// another system, gets the image of a registry instead.
+func (b Builder) Build(ctx context.Context, name string, access banger.Access, progress func(stage string)) (banger.Image, error) {
 	if progress == nil {
 		progress = func(string) {}
 	}
@@ -43,11 +53,26 @@ func (b Builder) Build(ctx context.Context, name string, progress func(stage str
 			Hint("banger image pull %s", banger.DefaultImage)
 	}
 	img, err := b.once(ctx, name, func(Record) bool { return true }, func(dir string, lock *os.File) (Record, error) {
-		packages, err := buildDebian(ctx, debianBookworm, dir, lock, progress)
+		packages, err := buildDebian(ctx, debianBookworm, dir, lock, access.Proxies(), progress)
+		if errors.Is(err, errElsewhere) {
+			return b.pullInstead(ctx, name, access, dir, progress)
+		}
 		progress("computing the digest")
 		return Record{Source: debianBookworm.source, Env: debianBookworm.env, Packages: packages}, err
 	})
 	return img, banger.Wrap(cancelled(ctx, err), "cannot build the image %s", name)
+}
+
+// pullInstead gets the like of an image of the catalogue from a registry.
+func (b Builder) pullInstead(ctx context.Context, name string, access banger.Access, dir string, progress func(string)) (Record, error) {
+	ref, err := oci.Parse(cmp.Or(b.Instead, debianBookworm.ref))
+	if err != nil {
+		return Record{}, err
+	}
+	progress("this host has no package sources for " + name + ": pulling the smaller image " + ref.String())
+	r, err := b.pull(ctx, PullRequest{Ref: ref, Name: name, Access: access}, dir, progress)
+	r.Catalogue = true
+	return r, err
 }
 
 // once gives the image of that name that is wanted, or has make make it in a
@@ -117,8 +142,15 @@ func (b Builder) publish(ctx context.Context, dir string, r Record) error {
 		return err
 	}
 	r.SizeBytes = info.Size()
-	if r.Digest, err = artifact.SHA256(ctx, rootfs); err != nil {
+	if r.Digest, err = syncedSHA256(ctx, rootfs); err != nil {
 		return err
+	}
+	files := []string{rootfsFile, recordFile}
+	if r.Seed, err = seedMade(ctx, dir, r.Seed); err != nil {
+		return err
+	}
+	if r.Seed != nil {
+		files = append(files, seedFile)
 	}
 	if err := writeRecord(dir, r); err != nil {
 		return err
@@ -127,10 +159,18 @@ func (b Builder) publish(ctx context.Context, dir string, r Record) error {
 	if err := os.Mkdir(final, 0o700); err != nil {
 		return err
 	}
-	for _, name := range []string{rootfsFile, recordFile} {
+	for _, name := range files {
 		if err := os.Rename(filepath.Join(dir, name), filepath.Join(final, name)); err != nil {
 			return err
 		}
 	}
 	return artifact.Publish(final, filepath.Join(b.Dir, r.ID))
+}
+
+// syncedSHA256 hashes a file while it is written to the disk.
+func syncedSHA256(ctx context.Context, path string) (string, error) {
+	var both errgroup.Group
+	both.Go(func() error { return artifact.Sync(path) })
+	digest, err := artifact.SHA256(ctx, path)
+	return digest, errors.Join(both.Wait(), err)
 }

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"archive/tar"
 	"context"
 	"os"
 	"os/exec"
@@ -74,7 +75,7 @@ func TestTwoBuildsOfOneNameMakeOneSoundImage(t *testing.T) {
 	for i := range images {
 		wg.Go(func() {
 			var err error
-			if images[i], err = (Builder{Dir: root}).Build(context.Background(), banger.DefaultImage, progress); err != nil {
+			if images[i], err = (Builder{Dir: root}).Build(context.Background(), banger.DefaultImage, banger.Access{}, progress); err != nil {
 				t.Error(err)
 			}
 		})
@@ -103,7 +104,7 @@ func TestCancelledBuildLeavesNothing(t *testing.T) {
 	scratch := scratchIn(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	_, err := Builder{Dir: root}.Build(ctx, banger.DefaultImage, func(stage string) {
+	_, err := Builder{Dir: root}.Build(ctx, banger.DefaultImage, banger.Access{}, func(stage string) {
 		if stage == "configuring the base system" {
 			cancel()
 		}
@@ -123,7 +124,7 @@ func TestCrashingBuild(t *testing.T) {
 	if dir == "" {
 		t.Skip("runs only as a child of TestKilledBuildIsClearedByTheNext")
 	}
-	_, err := Builder{Dir: dir}.Build(context.Background(), banger.DefaultImage, func(stage string) {
+	_, err := Builder{Dir: dir}.Build(context.Background(), banger.DefaultImage, banger.Access{}, func(stage string) {
 		if stage == "configuring the base system" {
 			_ = unix.Kill(os.Getpid(), unix.SIGKILL)
 		}
@@ -144,7 +145,7 @@ func TestKilledBuildIsClearedByTheNext(t *testing.T) {
 	// ended; stopping it at once shows what is left then.
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	_, err := Builder{Dir: root}.Build(ctx, banger.DefaultImage, func(string) {
+	_, err := Builder{Dir: root}.Build(ctx, banger.DefaultImage, banger.Access{}, func(string) {
 		wantOnly(t, scratch)
 		cancel()
 	})
@@ -155,9 +156,40 @@ func TestKilledBuildIsClearedByTheNext(t *testing.T) {
 }
 
 func TestBuildWithoutMmdebstrapSaysWhatToInstall(t *testing.T) {
-	t.Setenv("PATH", filepath.Join(t.TempDir(), "empty"))
-	_, err := Builder{Dir: t.TempDir()}.Build(context.Background(), banger.DefaultImage, nil)
+	t.Setenv("PATH", t.TempDir())
+	_, err := buildMode()
 	if banger.CodeOf(err) != banger.Unavailable || !strings.Contains(strings.Join(banger.HintsOf(err), " "), "apt install mmdebstrap") {
 		t.Errorf("%v, hints %q", err, banger.HintsOf(err))
+	}
+}
+
+// Another system has no apt, or no Debian bookworm among its sources.
+func TestAHostWithoutSourcesGetsTheImageOfARegistry(t *testing.T) {
+	s := openShop(t)
+	s.push(t, "debian:bookworm", imageOf(t, layerOf(t, link(tar.TypeSymlink, "bin", "usr/bin"))))
+	t.Setenv("PATH", filepath.Join(t.TempDir(), "empty"))
+	b := newBuilder(t)
+	b.Instead = s.host + "/debian:bookworm"
+	var stages []string
+	img, err := b.Build(t.Context(), banger.DefaultImage, banger.Access{}, func(stage string) { stages = append(stages, stage) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, r, err := Load(img.ArtifactDir)
+	if err != nil || r.Name != banger.DefaultImage || r.Ref != b.Instead || !r.Catalogue || !r.Again() {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if !strings.Contains(strings.Join(stages, "\n"), "has no package sources for "+banger.DefaultImage) {
+		t.Errorf("nothing of it in %q", stages)
+	}
+	if got := b.RefOf(banger.DefaultImage); got != banger.DefaultImage {
+		t.Errorf("it would be got again as %s", got)
+	}
+	// By another name it stands for nothing but itself, least of all for a stranger's of that name.
+	if err := Rename(img.ArtifactDir, "mine"); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.RefOf("mine"); got != b.Instead {
+		t.Errorf("renamed, it would be got again as %s", got)
 	}
 }

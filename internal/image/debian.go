@@ -2,7 +2,9 @@ package image
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,6 +17,7 @@ import (
 type debianImage struct {
 	codename string
 	source   string
+	ref      string // its like in a registry, for hosts that cannot build it
 	env      []string
 	packages []string
 	excluded []string // paths dpkg leaves out of this build; a later apt install is whole
@@ -23,6 +26,7 @@ type debianImage struct {
 var debianBookworm = debianImage{
 	codename: "bookworm",
 	source:   "Debian bookworm, built with mmdebstrap from the host's package sources",
+	ref:      "debian:bookworm",
 	env: []string{
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 	},
@@ -61,14 +65,17 @@ find "$1/usr/share/doc" -type f ! -name copyright -delete
 rm -rf "$1"/usr/share/man/* "$1"/usr/share/info/* "$1"/usr/share/lintian/* "$1"/usr/share/locale/*/
 rm -rf "$1"/var/log/apt/* "$1"/var/cache/debconf/*-old "$1"/var/lib/dpkg/*-old`
 
+// errElsewhere says that the host has no package sources to build from.
+var errElsewhere = errors.New("it is not among the host's package sources")
+
 // buildDebian writes dir/rootfs.ext4 and gives the number of packages in it.
-func buildDebian(ctx context.Context, image debianImage, dir string, lock *os.File, progress func(string)) (packages int, err error) {
-	mode, err := buildMode()
+func buildDebian(ctx context.Context, image debianImage, dir string, lock *os.File, proxies []string, progress func(string)) (packages int, err error) {
+	progress("reading the host's package sources")
+	sources, options, err := hostSources(ctx, image.codename, dir, proxies)
 	if err != nil {
 		return 0, err
 	}
-	progress("reading the host's package sources")
-	sources, options, err := hostSources(ctx, image.codename, dir)
+	mode, err := buildMode()
 	if err != nil {
 		return 0, err
 	}
@@ -79,7 +86,7 @@ func buildDebian(ctx context.Context, image debianImage, dir string, lock *os.Fi
 	status := filepath.Join(dir, "status")
 	run := mmdebstrap{
 		args: image.arguments(mode, options, status), sources: sources,
-		scratch: scratch, lock: lock, progress: progress,
+		scratch: scratch, lock: lock, proxies: proxies, progress: progress,
 	}
 	if err := run.into(ctx, filepath.Join(dir, rootfsFile)); err != nil {
 		return 0, err
@@ -89,18 +96,22 @@ func buildDebian(ctx context.Context, image debianImage, dir string, lock *os.Fi
 
 // hostSources gives the sources for mmdebstrap's standard input and the
 // host's settings for fetching from them.
-func hostSources(ctx context.Context, codename, dir string) (sources string, options []string, err error) {
+func hostSources(ctx context.Context, codename, dir string, proxies []string) (sources string, options []string, err error) {
+	if !apt.Installed() {
+		return "", nil, errElsewhere
+	}
 	aptDir := filepath.Join(dir, "apt")
 	if err := os.MkdirAll(aptDir, 0o700); err != nil {
 		return "", nil, err
 	}
 	defer os.RemoveAll(aptDir)
-	client, err := apt.Open(aptDir)
+	client, err := apt.Open(aptDir, proxies)
 	if err != nil {
 		return "", nil, err
 	}
-	if sources, err = client.DebianSources(ctx, codename); err != nil {
-		return "", nil, err
+	sources, err = client.DebianSources(ctx, codename)
+	if err != nil || sources == "" {
+		return "", nil, cmp.Or(err, errElsewhere)
 	}
 	options, err = client.AcquireOptions(ctx)
 	return sources, options, err

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"banger"
@@ -21,6 +22,7 @@ import (
 // Names inside an image's directory.
 const (
 	rootfsFile = "rootfs.ext4"
+	seedFile   = "work-seed.ext4"
 	recordFile = "image.json"
 )
 
@@ -42,11 +44,13 @@ type Record struct {
 	Entrypoint []string `json:"entrypoint,omitempty"` // for people to see: nothing runs it
 	Cmd        []string `json:"cmd,omitempty"`
 
-	Ref      string   `json:"ref,omitempty"`      // of an image of a registry
-	Manifest string   `json:"manifest,omitempty"` // its digest
-	Layers   []string `json:"layers,omitempty"`   // digests, the lowest first
+	Ref       string   `json:"ref,omitempty"`       // of an image of a registry
+	Manifest  string   `json:"manifest,omitempty"`  // its digest
+	Layers    []string `json:"layers,omitempty"`    // digests, the lowest first
+	Catalogue bool     `json:"catalogue,omitempty"` // it stands for one of the catalogue that could not be built
 
 	Registered *Registered `json:"registered,omitempty"` // of an image that is a person's own file
+	Seed       *Seed       `json:"work_seed,omitempty"`
 }
 
 // Entry is one image of the catalogue: what Build can make.
@@ -61,7 +65,7 @@ func Catalogue() []Entry {
 	return []Entry{{
 		Name:        banger.DefaultImage,
 		Description: "Debian 12 with git, gcc, make, python3, curl and systemd",
-		Source:      "built with mmdebstrap from the host's package sources",
+		Source:      "built with mmdebstrap from the host's package sources, else the image debian:bookworm of a registry",
 	}}
 }
 
@@ -87,6 +91,7 @@ func Load(dir string) (banger.Image, Record, error) {
 	if r.Registered != nil {
 		img.Managed, img.RootfsPath = false, r.Registered.Path
 	}
+	img.WorkSeedPath = r.Seed.pathIn(dir)
 	return img, r, nil
 }
 
@@ -97,13 +102,31 @@ func Verify(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	sum, err := artifact.SHA256(ctx, img.RootfsPath)
+	if err := r.verify(ctx, img.RootfsPath, r.Digest); err != nil || r.Seed == nil {
+		return err
+	}
+	return r.verify(ctx, img.WorkSeedPath, r.Seed.Digest)
+}
+
+// verify compares one file of the image with what it was.
+func (r Record) verify(ctx context.Context, path, digest string) error {
+	sum, err := artifact.SHA256(ctx, path)
 	if err != nil {
 		return banger.Errorf(banger.Internal, "cannot verify the image %s: %w", r.Name, err)
 	}
-	if sum != r.Digest {
-		return banger.Errorf(banger.Conflict, "the image %s is damaged: %s has the digest %s instead of %s", r.Name, img.RootfsPath, sum, r.Digest).
-			Hint("banger image delete %s && banger image pull %s", r.Name, r.Name)
+	if sum == digest {
+		return nil
 	}
-	return nil
+	damaged := banger.Errorf(banger.Conflict, "the image %s is damaged: %s has the digest %s instead of %s", r.Name, path, sum, digest)
+	if !r.Again() {
+		return damaged.Hint("banger image delete %s", r.Name)
+	}
+	return damaged.Hint("banger image pull --force %s", r.Name)
+}
+
+// Again says whether a pull of the image's name gets its like. Of one that was
+// made of a VM, or came in a pack, there is no other; whatever else has its name is
+// something else.
+func (r Record) Again() bool {
+	return r.Ref != "" || r.Registered == nil && r.Packages > 0 && slices.ContainsFunc(Catalogue(), func(e Entry) bool { return e.Name == r.Name })
 }

@@ -60,7 +60,7 @@ func TestBuildGivesTheImageThatIsThere(t *testing.T) {
 	root := t.TempDir()
 	dir := mustImage(t, root, banger.DefaultImage, "content")
 	mustImage(t, root, "another", "content")
-	img, err := Builder{Dir: root}.Build(context.Background(), banger.DefaultImage, nil)
+	img, err := Builder{Dir: root}.Build(context.Background(), banger.DefaultImage, banger.Access{}, nil)
 	if err != nil || img.ArtifactDir != dir || !img.Managed || img.ID != filepath.Base(dir) {
 		t.Errorf("%+v, %v", img, err)
 	}
@@ -68,7 +68,7 @@ func TestBuildGivesTheImageThatIsThere(t *testing.T) {
 
 func TestBuildRefusesNamesItCannotMake(t *testing.T) {
 	for name, want := range map[string]banger.Code{"no-such": banger.NotFound, "../x": banger.BadRequest} {
-		if _, err := (Builder{Dir: t.TempDir()}).Build(context.Background(), name, nil); banger.CodeOf(err) != want {
+		if _, err := (Builder{Dir: t.TempDir()}).Build(context.Background(), name, banger.Access{}, nil); banger.CodeOf(err) != want {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

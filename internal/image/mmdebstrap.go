@@ -22,6 +22,7 @@ type mmdebstrap struct {
 	sources  string   // deb822, for its standard input
 	scratch  string   // where it unpacks
 	lock     *os.File // held until the last of its processes has ended
+	proxies  []string // of who asks, KEY=VALUE
 	progress func(stage string)
 }
 
@@ -73,7 +74,7 @@ func (m mmdebstrap) into(ctx context.Context, rootfs string) error {
 func (m mmdebstrap) command(ctx context.Context, alive *os.File, messages io.Writer) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", supervised, "sh"}, m.args...)...)
 	cmd.Dir = "/"
-	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "TMPDIR="+m.scratch, "DEBIAN_FRONTEND=noninteractive")
+	cmd.Env = append(append(os.Environ(), m.proxies...), "LC_ALL=C.UTF-8", "TMPDIR="+m.scratch, "DEBIAN_FRONTEND=noninteractive")
 	cmd.Stdin = strings.NewReader(m.sources)
 	cmd.Stderr = messages
 	cmd.ExtraFiles = []*os.File{alive, m.lock}
@@ -115,7 +116,7 @@ func failure(said string) *banger.Error {
 // by itself may.
 func withoutPrivileges(e *banger.Error) *banger.Error {
 	if forbidden, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0); err == nil && forbidden == 1 {
-		e.Hint("the service may not build images: banger daemon stop && banger image pull %s && banger system restart", banger.DefaultImage)
+		e.Hint("the service may not build images: banger system uninstall && banger image pull %s && banger system install", banger.DefaultImage)
 	}
 	return e
 }

@@ -31,7 +31,7 @@ func rootfsOf(t testing.TB, parts ...part) string {
 // mustRegister registers a file as image "mine".
 func mustRegister(t testing.TB, b Builder, path string) banger.Image {
 	t.Helper()
-	img, err := b.Register(t.Context(), "mine", path, "", quiet)
+	img, err := b.Register(t.Context(), Registration{Name: "mine", Rootfs: path}, quiet)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +82,7 @@ func TestWhatIsLeftOfAPromotionGoes(t *testing.T) {
 	b, path := newBuilder(t), rootfsOf(t, file("a", "1", 0o644))
 	img := mustRegister(t, b, path)
 	dir := filepath.Join(b.Dir, img.ID)
-	left := filepath.Join(dir, partRootfs)
+	left := partOf(filepath.Join(dir, rootfsFile))
 	for _, clear := range []func() error{b.Sweep, func() error { _, err := b.Promote(t.Context(), dir); return err }} {
 		if err := os.WriteFile(left, []byte("half"), 0o600); err != nil {
 			t.Fatal(err)
@@ -202,7 +202,7 @@ func hostilePacks(t testing.TB) map[string]struct {
 		t.Fatal(err)
 	}
 	say := func(change func(*manifest)) string {
-		m := manifest{packFormat, Record{Name: "x", Digest: mustSHA256(t, path), SizeBytes: int64(len(content))}}
+		m := manifestOf(Record{Name: "x", Digest: mustSHA256(t, path), SizeBytes: int64(len(content))})
 		change(&m)
 		b, _ := json.Marshal(m)
 		return string(b)
@@ -220,14 +220,14 @@ func hostilePacks(t testing.TB) map[string]struct {
 		"empty":              {nil, "it is no pack"},
 		"another first file": {zipped(t, rootfs), `it begins with "rootfs.ext4"`},
 		"no JSON":            {packOf(t, "{", rootfs), "manifest cannot be read"},
-		"a newer format":     {packOf(t, say(func(m *manifest) { m.Format = 2 }), rootfs), "it has the format 2"},
+		"a newer format":     {packOf(t, say(func(m *manifest) { m.Format = 3 }), rootfs), "it has the format 3"},
 		"a name that leaves": {packOf(t, say(func(m *manifest) { m.Name = "../x" }), rootfs), "../x"},
 		"a huge claim":       {packOf(t, say(func(m *manifest) { m.SizeBytes = 1 << 50 }), rootfs), "claims 1125899906842624 bytes"},
 		"no claim":           {packOf(t, say(func(m *manifest) { m.SizeBytes = 0 }), rootfs), "claims 0 bytes"},
 		"a lying claim":      {packOf(t, say(func(m *manifest) { m.SizeBytes++ }), rootfs), "bytes instead of"},
 		"a wrong digest":     {packOf(t, say(func(m *manifest) { m.Digest = strings.Repeat("a", 64) }), rootfs), "has the digest"},
 		"another content":    {packOf(t, say(as), junk), "has the digest"},
-		"only a manifest":    {packOf(t, say(as)), "it ends after its manifest"},
+		"only a manifest":    {packOf(t, say(as)), "it ends where rootfs.ext4 should be"},
 		"another file":       {packOf(t, say(as), file("../../etc/passwd", "x", 0o644)), `"../../etc/passwd" where rootfs.ext4 should be`},
 		"a link":             {packOf(t, say(as), link(tar.TypeSymlink, rootfsFile, "/etc/passwd")), "where rootfs.ext4 should be"},
 		"more than an image": {packOf(t, say(as), rootfs, file("more", "x", 0o644)), `more than an image: "more"`},
@@ -328,7 +328,7 @@ func TestWhatIsNoSoundExt4IsRefusedByName(t *testing.T) {
 			t.Fatal(err)
 		}
 		b := newBuilder(t)
-		_, err := b.Register(t.Context(), "mine", path, "", quiet)
+		_, err := b.Register(t.Context(), Registration{Name: "mine", Rootfs: path}, quiet)
 		if banger.CodeOf(err) != banger.BadRequest || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -336,7 +336,7 @@ func TestWhatIsNoSoundExt4IsRefusedByName(t *testing.T) {
 			t.Errorf("%s: left %v", name, left)
 		}
 	}
-	if _, err := newBuilder(t).Register(t.Context(), "mine", t.TempDir(), "", quiet); err == nil {
+	if _, err := newBuilder(t).Register(t.Context(), Registration{Name: "mine", Rootfs: t.TempDir()}, quiet); err == nil {
 		t.Error("a directory is registered")
 	}
 }

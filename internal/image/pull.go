@@ -34,16 +34,7 @@ func (b Builder) Pull(ctx context.Context, req PullRequest, progress func(stage 
 	img, err := b.once(ctx, req.Name, same, func(dir string, _ *os.File) (Record, error) {
 		return b.pull(ctx, req, dir, progress)
 	})
-	return img, banger.Wrap(cancelled(ctx, notAsked(err)), "cannot pull the image %s", req.Ref)
-}
-
-// notAsked makes what is wrong with an image, or with how to get it, no
-// mistake of who asks for it.
-func notAsked(err error) error {
-	if banger.CodeOf(err) != banger.BadRequest {
-		return err
-	}
-	return banger.Errorf(banger.Conflict, "%w", err)
+	return img, banger.Wrap(cancelled(ctx, err), "cannot pull the image %s", req.Ref)
 }
 
 func (b Builder) pull(ctx context.Context, req PullRequest, dir string, progress func(string)) (Record, error) {
@@ -75,62 +66,94 @@ func (b Builder) join(ctx context.Context, found *oci.Image, dir string, progres
 }
 
 // RefOf gives the reference an image of that name was made of, so that it can
-// be got again by its name; name itself where there is none.
+// be got again by its name; name itself where there is none, or where the image is the
+// catalogue's, wherever that came from.
 func (b Builder) RefOf(name string) string {
 	ref := name
 	b.find(name, func(r Record) bool {
-		if r.Ref != "" {
+		found := r.Ref != "" && !r.Catalogue
+		if found {
 			ref = r.Ref
 		}
-		return r.Ref != ""
+		return found
 	})
 	return ref
 }
 
-// ahead is how many layers are fetched at a time.
-const ahead = 3
+// How many layers are fetched at a time, and how many decompressed: the next
+// ones are on their way while one is read. Each of those that are decompressed may
+// take 34 MiB of memory, the window of a zstd layer.
+const (
+	fetched  = 3
+	unpacked = 2
+)
 
-// unpack replays layers as they come: the next ones are on their way while one
-// is read.
+// unpack replays layers as they come.
 func (b Builder) unpack(ctx context.Context, found *oci.Image, tree *rootfs.Tree, progress func(string)) error {
-	fetching, fetch := errgroup.WithContext(ctx)
-	fetching.SetLimit(ahead + 1)
 	here := make([]chan struct{}, len(found.Layers))
 	for i := range here {
 		here[i] = make(chan struct{})
 	}
-	fetching.Go(func() error { return b.replay(fetch, found, here, tree, progress) })
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return b.fetchAll(ctx, found, here) })
+	group.Go(func() error { return b.unpackAll(ctx, found, here, tree, progress) })
+	return group.Wait()
+}
+
+// fetchAll closes here for each layer that is in the cache.
+func (b Builder) fetchAll(ctx context.Context, found *oci.Image, here []chan struct{}) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(fetched)
 	for i, l := range found.Layers {
-		fetching.Go(func() error {
-			if err := found.Fetch(fetch, b.Cache, l); err != nil {
+		group.Go(func() error {
+			if err := found.Fetch(ctx, b.Cache, l); err != nil {
 				return err
 			}
 			close(here[i])
 			return nil
 		})
 	}
-	return fetching.Wait()
+	return group.Wait()
 }
 
-func (b Builder) replay(ctx context.Context, found *oci.Image, here []chan struct{}, tree *rootfs.Tree, progress func(string)) error {
-	for i, l := range found.Layers {
-		select {
-		case <-here[i]:
-		default:
-			progress(fmt.Sprintf("fetch layer %d of %d, %s", i+1, len(found.Layers), l))
-			select {
-			case <-here[i]:
-			case <-ctx.Done():
-				return ctx.Err()
+// unpackAll replays the layers that are here.
+func (b Builder) unpackAll(ctx context.Context, found *oci.Image, here []chan struct{}, tree *rootfs.Tree, progress func(string)) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(unpacked + 1)
+	group.Go(func() error {
+		for i, l := range found.Layers {
+			layer := fmt.Sprintf("layer %d of %d, %s", i+1, len(found.Layers), l)
+			if err := arrival(ctx, here[i], func() { progress("fetch " + layer) }); err != nil {
+				return err
 			}
+			progress("unpack " + layer)
+			place, err := tree.Place()
+			if err != nil {
+				return err
+			}
+			group.Go(func() error {
+				return found.Unpack(ctx, b.Cache, l, func(r io.Reader) error { return place.Add(ctx, r) })
+			})
 		}
-		progress(fmt.Sprintf("unpack layer %d of %d, %s", i+1, len(found.Layers), l))
-		err := found.Unpack(ctx, b.Cache, l, func(r io.Reader) error { return tree.Add(ctx, r) })
-		if err != nil {
-			return err
-		}
+		return nil
+	})
+	return group.Wait()
+}
+
+// arrival waits for what is to come, and says so where that is not at once.
+func arrival(ctx context.Context, here <-chan struct{}, waiting func()) error {
+	select {
+	case <-here:
+		return nil
+	default:
 	}
-	return nil
+	waiting()
+	select {
+	case <-here:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func describe(found *oci.Image, req PullRequest) Record {

@@ -443,8 +443,7 @@ func TestAPullThatFailsLeavesNothing(t *testing.T) {
 		b := newBuilder(t)
 		s.push(t, "bad:1", imageOf(t, c.layers...))
 		_, err := b.Pull(t.Context(), s.request(t, "bad:1"), quiet)
-		// Conflict, as it is not the command that is wrong.
-		if banger.CodeOf(err) != banger.Conflict || !strings.Contains(err.Error(), c.want) {
+		if banger.CodeOf(err) != banger.BadRequest || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %s, %v", name, banger.CodeOf(err), err)
 		}
 		wantOnly(t, b.Dir, ".lock-bad-1")

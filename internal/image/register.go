@@ -28,33 +28,56 @@ func look(path string) (Registered, error) {
 	return Registered{Path: path, Size: info.Size(), ModTime: info.ModTime().UTC()}, nil
 }
 
-// Register makes an image of a person's own file, which stays where it is and
-// is never written.
-func (b Builder) Register(ctx context.Context, name, path, kernel string, progress func(string)) (banger.Image, error) {
-	if err := banger.ValidateImageName(name); err != nil {
-		return banger.Image{}, err
+// survey is a person's file and its digest, provided that it is an ext4 file
+// system that can be mounted as it is and nobody writes to it meanwhile.
+func survey(ctx context.Context, path string) (was Registered, digest string, err error) {
+	if was, err = look(path); err != nil {
+		return was, "", err
 	}
-	refuse := func(err error) (banger.Image, error) {
-		return banger.Image{}, banger.Errorf(banger.BadRequest, "cannot register %s as the image %s: %w", path, name, err)
+	if err = ext4.Check(path); err != nil {
+		return was, "", err
 	}
-	was, err := look(path)
-	if err == nil {
-		err = ext4.Check(path)
-	}
-	if err != nil {
-		return refuse(err)
-	}
-	progress("compute the digest")
-	digest, err := artifact.SHA256(ctx, path)
-	if err != nil {
-		return banger.Image{}, cancelled(ctx, err)
+	if digest, err = artifact.SHA256(ctx, path); err != nil {
+		return was, "", err
 	}
 	if now, err := look(path); err != nil || now != was {
-		return refuse(banger.Errorf(banger.Conflict, "it changes"))
+		return was, "", banger.Errorf(banger.Conflict, "it changes")
+	}
+	return was, digest, nil
+}
+
+// Registration is what to make an image of.
+type Registration struct {
+	Name   string
+	Rootfs string // path of a person's own ext4 file
+	Seed   string // path of a work seed, another one, or ""
+	Kernel string // digest of the one its VMs boot, or ""
+}
+
+// Register makes an image of a person's own files, which stay where they are
+// and are never written.
+func (b Builder) Register(ctx context.Context, g Registration, progress func(string)) (banger.Image, error) {
+	if err := banger.ValidateImageName(g.Name); err != nil {
+		return banger.Image{}, err
+	}
+	refuse := func(path string, err error) (banger.Image, error) {
+		if ctx.Err() != nil {
+			return banger.Image{}, cancelled(ctx, err)
+		}
+		return banger.Image{}, banger.Errorf(banger.BadRequest, "cannot register %s as the image %s: %w", path, g.Name, err)
+	}
+	progress("compute the digest")
+	was, digest, err := survey(ctx, g.Rootfs)
+	if err != nil {
+		return refuse(g.Rootfs, err)
+	}
+	seed, err := surveySeed(ctx, g.Seed)
+	if err != nil {
+		return refuse(g.Seed, err)
 	}
 	r := Record{
-		ID: banger.NewID(), Name: name, Digest: digest, Source: path, SizeBytes: was.Size,
-		CreatedAt: time.Now().UTC().Truncate(time.Second), Kernel: kernel, Registered: &was,
+		ID: banger.NewID(), Name: g.Name, Digest: digest, Source: g.Rootfs, SizeBytes: was.Size,
+		CreatedAt: time.Now().UTC().Truncate(time.Second), Kernel: g.Kernel, Registered: &was, Seed: seed,
 	}
 	dir := filepath.Join(b.Dir, r.ID)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -67,25 +90,43 @@ func (b Builder) Register(ctx context.Context, name, path, kernel string, progre
 	return img, err
 }
 
-// Unchanged says whether a registered image's file is what it was. VMs have
-// its blocks in memory and in their own disks' places: another content under
+// Unchanged says whether a registered image's files are what they were. VMs have
+// their blocks in memory and in their own disks' places: another content under
 // them would be a damaged file system.
 func (r Record) Unchanged() error {
-	if r.Registered == nil {
-		return nil
-	}
-	now, err := look(r.Registered.Path)
-	if err != nil {
-		return banger.Errorf(banger.Conflict, "the file of the image %s cannot be read: %w", r.Name, err)
-	}
-	if now.Size != r.Registered.Size || !now.ModTime.Equal(r.Registered.ModTime) {
-		return banger.Errorf(banger.Conflict, "the file of the image %s, %s, has changed since it was registered", r.Name, now.Path).
-			Hint("banger image register --name OTHER --rootfs %s", now.Path)
+	for _, was := range []*Registered{r.Registered, r.Seed.registered()} {
+		if err := r.unchanged(was); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// Promote copies a registered image's file to where nobody changes it, and
+func (r Record) unchanged(was *Registered) error {
+	if was == nil {
+		return nil
+	}
+	now, err := look(was.Path)
+	if err != nil {
+		return banger.Errorf(banger.Conflict, "the file of the image %s cannot be read: %w", r.Name, err)
+	}
+	if now.Size == was.Size && now.ModTime.Equal(was.ModTime) {
+		return nil
+	}
+	return banger.Errorf(banger.Conflict, "the file of the image %s, %s, has changed since it was registered", r.Name, now.Path).
+		Hint("banger image register --name OTHER %s", r.files())
+}
+
+// files are the flags that name a registered image's files.
+func (r Record) files() string {
+	flags := "--rootfs " + banger.ShellWord(r.Source)
+	if seed := r.Seed.registered(); seed != nil {
+		flags += " --work-seed " + banger.ShellWord(seed.Path)
+	}
+	return flags
+}
+
+// Promote copies a registered image's files to where nobody changes them, and
 // makes the image a managed one, unless an earlier call has.
 func (b Builder) Promote(ctx context.Context, dir string) (banger.Image, error) {
 	was, r, err := Load(dir)
@@ -95,10 +136,14 @@ func (b Builder) Promote(ctx context.Context, dir string) (banger.Image, error) 
 	if err := r.Unchanged(); err != nil {
 		return banger.Image{}, err
 	}
-	if err := b.takeIn(ctx, r, dir); err != nil {
+	err = takeIn(ctx, *r.Registered, r.Digest, filepath.Join(dir, rootfsFile))
+	if err == nil && r.Seed != nil {
+		err = takeIn(ctx, *r.Seed.Registered, r.Seed.Digest, filepath.Join(dir, seedFile))
+	}
+	if err != nil {
 		return banger.Image{}, banger.Wrap(cancelled(ctx, fileError(err)), "cannot promote the image %s", r.Name)
 	}
-	r.Registered = nil
+	r.Registered, r.Seed = nil, r.Seed.managed()
 	if err := writeRecord(dir, r); err != nil {
 		return banger.Image{}, err
 	}
@@ -106,30 +151,32 @@ func (b Builder) Promote(ctx context.Context, dir string) (banger.Image, error) 
 	return img, err
 }
 
-// partRootfs is a copy that is not whole yet.
-const partRootfs = ".tmp-" + rootfsFile
+// partOf is a copy that is not whole yet.
+func partOf(path string) string {
+	return filepath.Join(filepath.Dir(path), ".tmp-"+filepath.Base(path))
+}
 
 // takeIn copies and proves that it is what was registered.
-func (b Builder) takeIn(ctx context.Context, r Record, dir string) error {
-	part := filepath.Join(dir, partRootfs)
+func takeIn(ctx context.Context, from Registered, digest, target string) error {
+	part := partOf(target)
 	if err := os.Remove(part); err != nil && !os.IsNotExist(err) {
 		return err // what a crash left
 	}
 	defer os.Remove(part)
-	if err := ext4.Copy(ctx, r.Registered.Path, part); err != nil {
+	if err := ext4.Copy(ctx, from.Path, part); err != nil {
 		return err
 	}
 	sum, err := artifact.SHA256(ctx, part)
 	if err != nil {
 		return err
 	}
-	if sum != r.Digest {
-		return banger.Errorf(banger.Conflict, "its file is not what it was: sha256:%s instead of %s", sum, r.Digest)
+	if sum != digest {
+		return banger.Errorf(banger.Conflict, "its file %s is not what it was: sha256:%s instead of %s", from.Path, sum, digest)
 	}
 	if err := artifact.Sync(part); err != nil {
 		return err
 	}
-	return artifact.Rename(part, filepath.Join(dir, rootfsFile))
+	return artifact.Rename(part, target)
 }
 
 // Rename writes the name of the image in dir into its record.
@@ -138,7 +185,7 @@ func Rename(dir, name string) error {
 	if err != nil {
 		return err
 	}
-	r.Name = name
+	r.Name, r.Catalogue = name, r.Catalogue && name == r.Name // by another one it is itself again
 	return writeRecord(dir, r)
 }
 

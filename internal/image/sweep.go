@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"banger"
 	"banger/internal/artifact"
 )
 
@@ -23,7 +24,8 @@ func (b Builder) Unfinished() (dirs []string, all error) {
 	return dirs, all
 }
 
-// Sweep removes what is unfinished. No image may be promoted meanwhile.
+// Sweep removes what is unfinished. No image may be registered or promoted
+// meanwhile.
 func (b Builder) Sweep() error {
 	dirs, all := b.Unfinished()
 	for _, dir := range dirs {
@@ -33,6 +35,12 @@ func (b Builder) Sweep() error {
 			unlock()
 		}
 		all = errors.Join(all, err)
+	}
+	entries, _ := os.ReadDir(b.Dir)
+	for _, e := range entries {
+		if banger.IsID(e.Name()) { // of a registration that got no further
+			_ = os.Remove(filepath.Join(b.Dir, e.Name())) // which one with a record in it withstands
+		}
 	}
 	parts, _ := filepath.Glob(filepath.Join(b.Dir, "*", ".tmp-*"))
 	for _, part := range parts {

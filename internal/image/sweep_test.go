@@ -12,8 +12,8 @@ import (
 
 func TestSweepTakesWhatACrashLeft(t *testing.T) {
 	b := Builder{Dir: t.TempDir()}
-	left, stranger := filepath.Join(b.Dir, ".build-debian"), filepath.Join(b.Dir, "notes")
-	for _, dir := range []string{left, stranger} {
+	left, stranger, begun := filepath.Join(b.Dir, ".build-debian"), filepath.Join(b.Dir, "notes"), filepath.Join(b.Dir, banger.NewID())
+	for _, dir := range []string{left, stranger, begun} {
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -27,6 +27,9 @@ func TestSweepTakesWhatACrashLeft(t *testing.T) {
 	}
 	if found, err := b.Unfinished(); err != nil || len(found) > 0 {
 		t.Errorf("in use: %v, %v", found, err)
+	}
+	if _, err := os.Stat(begun); err == nil {
+		t.Error("what a registration began is still there")
 	}
 	if _, err := os.Stat(left); err != nil {
 		t.Errorf("a build that goes on lost its directory: %v", err)

@@ -12,9 +12,10 @@ import (
 	"banger/internal/rootfs"
 )
 
-// writeTree writes a tree of files into a file system at path.
+// writeTree writes a tree of files into a file system at path, which is not
+// synced: publish does that.
 func writeTree(ctx context.Context, tree *rootfs.Tree, path string) error {
-	err := ext4.FromEntries(ctx, path, ext4.Options{MaxBytes: rootfs.Default.Bytes}, func(add ext4.Add) error {
+	err := ext4.FromEntries(ctx, path, ext4.Options{MaxBytes: rootfs.Default.Bytes, Unsynced: true}, func(add ext4.Add) error {
 		return tree.Each(add)
 	})
 	var file *fs.PathError

@@ -3,6 +3,7 @@ package kernel
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -87,15 +88,17 @@ func (t *moduleTree) depLine(m module) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", m.path, err)
 	}
-	line := m.path + ":"
+	var line strings.Builder
+	line.WriteString(m.path + ":")
 	for _, dep := range slices.Backward(chain[:len(chain)-1]) {
-		line += " " + dep.path
+		line.WriteString(" " + dep.path)
 	}
-	return line, nil
+	return line.String(), nil
 }
 
-// indexFiles are the files of the release directory that are computed.
-func (t *moduleTree) indexFiles() (map[string][]byte, error) {
+// indexFiles are the files of the release directory that are computed. What each
+// module needs is written out in full, which a few modules can make very long.
+func (t *moduleTree) indexFiles(ctx context.Context) (map[string][]byte, error) {
 	var dep, alias, softdep bytes.Buffer
 	var depIndex, aliasIndex, builtinIndex index
 	alias.WriteString("# Aliases extracted from modules themselves.\n")
@@ -104,7 +107,12 @@ func (t *moduleTree) indexFiles() (map[string][]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		fmt.Fprintln(&dep, line)
+		if fmt.Fprintln(&dep, line); dep.Len() > maxIndex {
+			return nil, fmt.Errorf("modules.dep would have more than %d bytes", maxIndex)
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		depIndex.add(m.name, line, i)
 		for _, a := range m.aliases {
 			fmt.Fprintf(&alias, "alias %s %s\n", kmod.Canonical(a), m.name)
@@ -113,16 +121,18 @@ func (t *moduleTree) indexFiles() (map[string][]byte, error) {
 		for _, s := range m.softdeps {
 			fmt.Fprintf(&softdep, "softdep %s %s\n", m.name, s)
 		}
+		if alias.Len()+softdep.Len() > maxIndex {
+			return nil, fmt.Errorf("modules.alias and modules.softdep would have more than %d bytes", maxIndex)
+		}
 	}
 	for name := range t.builtins {
 		builtinIndex.add(name, "", 0)
 	}
-	return map[string][]byte{
-		"modules.dep":         dep.Bytes(),
-		"modules.dep.bin":     depIndex.bytes(),
-		"modules.alias":       alias.Bytes(),
-		"modules.alias.bin":   aliasIndex.bytes(),
-		"modules.softdep":     softdep.Bytes(),
-		"modules.builtin.bin": builtinIndex.bytes(),
-	}, nil
+	files := map[string][]byte{"modules.dep": dep.Bytes(), "modules.alias": alias.Bytes(), "modules.softdep": softdep.Bytes()}
+	for name, x := range map[string]*index{"modules.dep.bin": &depIndex, "modules.alias.bin": &aliasIndex, "modules.builtin.bin": &builtinIndex} {
+		if files[name] = x.bytes(); len(files[name]) > maxIndex {
+			return nil, fmt.Errorf("%s would have more than %d bytes", name, maxIndex)
+		}
+	}
+	return files, nil
 }

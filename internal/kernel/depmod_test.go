@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"bytes"
 	"encoding/binary"
 	"slices"
 	"strings"
@@ -11,7 +12,7 @@ func testTree(t *testing.T) *moduleTree {
 	t.Helper()
 	var modules []module
 	for path, info := range bootableModules {
-		m, err := parseModule(path, testModule(t, info...))
+		m, err := parseModule(path, bytes.NewReader(testModule(t, info...)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -76,7 +77,7 @@ func TestKernelWithoutAWayToTheAgentIsRefused(t *testing.T) {
 }
 
 func TestIndexFilesSayWhatIsWhere(t *testing.T) {
-	files, err := testTree(t).indexFiles()
+	files, err := testTree(t).indexFiles(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -76,16 +76,25 @@ func writeEarly(ctx context.Context, modulesDir string, tree *moduleTree, dir st
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
+	left := int64(maxEarly)
 	err = eachModule(modulesDir, func(plain, file string) error {
 		name, ok := place[plain]
 		if !ok {
 			return ctx.Err()
 		}
-		content, err := readModule(file)
+		f, err := openModule(ctx, file, dir)
 		if err != nil {
 			return err
 		}
-		return os.WriteFile(filepath.Join(dir, name), content, 0o644)
+		defer f.Close()
+		info, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		if left -= info.Size(); left < 0 {
+			return banger.Errorf(banger.BadRequest, "cannot boot from the modules in %s: those that are needed first have more than %d bytes", modulesDir, maxEarly)
+		}
+		return writeAll(filepath.Join(dir, name), f)
 	})
 	if err != nil {
 		return err

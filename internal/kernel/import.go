@@ -1,10 +1,7 @@
 package kernel
 
 import (
-	"bytes"
 	"context"
-	"debug/elf"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,10 +29,13 @@ type ImportRequest struct {
 	Fresh bool
 }
 
+// ourArch is the only architecture whose kernels are booted.
+const ourArch = "amd64"
+
 // Import copies a kernel into the store and points Name at it, in place of
 // what Name stood for. Nothing is left after a failure.
 func (s *Store) Import(ctx context.Context, req ImportRequest) (banger.Kernel, error) {
-	if err := banger.ValidateKernelName(req.Name); err != nil {
+	if err := req.Check(); err != nil {
 		return banger.Kernel{}, err
 	}
 	unlock, err := artifact.Lock(ctx, s.lockPath(req.Name))
@@ -107,13 +107,28 @@ func (s *Store) buildDir(name string) (string, error) {
 	return dir, os.MkdirAll(dir, 0o700)
 }
 
-// complete finds kernel and modules in Dir and fills in the defaults.
-func (r *ImportRequest) complete() error {
+// BuiltIn is a hint for who has a kernel and no modules.
+const BuiltIn = "where everything is built in there is a DIR too, which says so: make modules_install INSTALL_MOD_PATH=/tmp/k, and --modules /tmp/k/lib/modules"
+
+// Check refuses a request that names too little or too much to import.
+func (r *ImportRequest) Check() error {
+	if err := banger.ValidateKernelName(r.Name); err != nil {
+		return err
+	}
 	if (r.Dir == "") == (r.Vmlinuz == "" || r.Modules == "") {
 		return banger.Errorf(banger.BadRequest, "cannot import the kernel %s: name either a directory or a kernel and its modules", r.Name).
 			Hint("banger kernel import %s --from DIR", r.Name).
-			Hint("banger kernel import %s --vmlinuz PATH --modules DIR", r.Name)
+			Hint("banger kernel import %s --vmlinuz PATH --modules DIR", r.Name).
+			Hint(BuiltIn)
 	}
+	if r.Arch != "" && r.Arch != ourArch {
+		return banger.Errorf(banger.BadRequest, "cannot import the kernel %s for %s: banger runs %s only", r.Name, r.Arch, ourArch)
+	}
+	return nil
+}
+
+// complete finds kernel and modules in Dir and fills in the defaults.
+func (r *ImportRequest) complete() error {
 	if r.Dir != "" {
 		if err := r.findInDir(); err != nil {
 			return err
@@ -122,12 +137,7 @@ func (r *ImportRequest) complete() error {
 	if r.Source == "" {
 		r.Source = r.Vmlinuz
 	}
-	if r.Arch == "" {
-		r.Arch = "amd64"
-	}
-	if r.Arch != "amd64" {
-		return banger.Errorf(banger.BadRequest, "cannot import the kernel %s for %s: banger runs amd64 only", r.Name, r.Arch)
-	}
+	r.Arch = ourArch
 	return nil
 }
 
@@ -167,14 +177,14 @@ func build(ctx context.Context, req ImportRequest, dir string) (banger.Kernel, e
 		ImportedAt: time.Now().UTC().Truncate(time.Second),
 	}
 	var err error
-	if k.Release, err = writeKernel(req.Vmlinuz, dir); err != nil {
+	if k.Release, err = writeKernel(ctx, req.Vmlinuz, dir); err != nil {
 		return k, err
 	}
 	modules, err := releaseDir(req.Modules, k.Release)
 	if err != nil {
 		return k, err
 	}
-	tree, err := scanModules(ctx, modules, k.Release)
+	tree, err := scanModules(ctx, modules, k.Release, dir)
 	if err != nil {
 		return k, err
 	}
@@ -186,56 +196,6 @@ func build(ctx context.Context, req ImportRequest, dir string) (banger.Kernel, e
 	}
 	err = seal(ctx, &k, dir)
 	return k, err
-}
-
-// writeKernel copies the kernel at path into dir, with the ELF kernel taken
-// out of a bzImage, and gives its release.
-func writeKernel(path, dir string) (release string, err error) {
-	bad := func(err error) error {
-		return banger.Errorf(banger.BadRequest, "cannot use %s as a kernel: %w", path, err)
-	}
-	b, err := readKernel(path)
-	if err != nil {
-		return "", bad(err)
-	}
-	if bytes.HasPrefix(b, []byte(elf.ELFMAG)) {
-		if err := checkELF(b); err != nil {
-			return "", bad(err)
-		}
-		if release, err = elfRelease(b); err != nil {
-			return "", bad(err)
-		}
-		return release, os.WriteFile(filepath.Join(dir, vmlinuxFile), b, 0o644)
-	}
-	image, err := parseBzImage(b)
-	if err != nil {
-		return "", bad(err)
-	}
-	if release, err = image.release(); err != nil {
-		return "", bad(err)
-	}
-	vmlinux, err := image.vmlinux()
-	if err != nil {
-		return "", bad(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, vmlinuzFile), b, 0o644); err != nil {
-		return "", err
-	}
-	return release, os.WriteFile(filepath.Join(dir, vmlinuxFile), vmlinux, 0o644)
-}
-
-func readKernel(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("it is no regular file")
-	}
-	if info.Size() > maxVmlinux {
-		return nil, fmt.Errorf("it has %d bytes, which no kernel has", info.Size())
-	}
-	return os.ReadFile(path)
 }
 
 // releaseDir finds the directory of a release: dir itself or one in it.

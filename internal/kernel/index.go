@@ -38,6 +38,7 @@ func (x *index) add(key, value string, priority int) {
 	}
 }
 
+// bytes is the whole index; one of more than maxIndex bytes is not whole.
 func (x *index) bytes() []byte {
 	slices.SortStableFunc(x.entries, func(a, b indexEntry) int {
 		if c := strings.Compare(a.key, b.key); c != 0 {
@@ -58,6 +59,9 @@ func (x *index) bytes() []byte {
 // writeIndexNode writes the node for entries, sorted and equal in their first
 // depth bytes, and gives its offset with flags.
 func writeIndexNode(out *bytes.Buffer, entries []indexEntry, depth int) uint32 {
+	if out.Len() > maxIndex {
+		return 0 // of no use any more
+	}
 	prefix := commonPrefix(entries, depth)
 	depth += len(prefix)
 	here := 0

@@ -2,12 +2,12 @@ package kernel
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"io/fs"
 	"maps"
-	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -19,34 +19,57 @@ import (
 
 // scanModules reads the directory of one release into a tree. release is
 // what the kernel calls itself; modules built for another are refused.
-func scanModules(ctx context.Context, dir, release string) (*moduleTree, error) {
+func scanModules(ctx context.Context, dir, release, scratch string) (*moduleTree, error) {
+	bad := func(format string, args ...any) error {
+		return banger.Errorf(banger.BadRequest, "cannot import the modules in %s: %w", dir, fmt.Errorf(format, args...))
+	}
 	var modules []module
+	words, kept, size := 0, 0, int64(0)
 	err := eachModule(dir, func(plain, file string) error {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		content, err := readModule(file)
+		f, err := openModule(ctx, file, scratch)
 		if err != nil {
 			return err
 		}
-		m, err := parseModule(plain, content)
+		defer f.Close()
+		m, err := parseModule(plain, f)
 		if err != nil {
-			return banger.Errorf(banger.BadRequest, "cannot import the modules in %s: %w", dir, err)
+			return bad("%w", err)
 		}
 		if m.vermagic != "" && m.vermagic != release {
-			return banger.Errorf(banger.BadRequest,
-				"cannot import the modules in %s: %s is built for %s, the kernel is %s", dir, plain, m.vermagic, release)
+			return bad("%s is built for %s, the kernel is %s", plain, m.vermagic, release)
+		}
+		info, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		n, bytes := m.words()
+		words, kept, size = words+n, kept+bytes, size+info.Size()
+		if words > maxWords || kept > maxKept || size > maxAllModules {
+			return bad("they have more than %d bytes, or say more of themselves than %d words of %d bytes", int64(maxAllModules), maxWords, maxKept)
 		}
 		modules = append(modules, m)
-		return nil
+		return ctx.Err()
 	})
 	if err != nil {
 		return nil, err
 	}
-	order, _ := os.ReadFile(filepath.Join(dir, "modules.order"))
-	builtin, _ := os.ReadFile(filepath.Join(dir, "modules.builtin"))
+	order, err := readAtMost(filepath.Join(dir, modulesOrder), maxList)
+	if err != nil {
+		return nil, bad("%w", err)
+	}
+	builtin, err := readAtMost(filepath.Join(dir, modulesBuiltin), maxList)
+	if err != nil {
+		return nil, bad("%w", err)
+	}
 	return newModuleTree(modules, string(order), string(builtin)), nil
 }
+
+// Files of a release directory that are taken as they are, if they are there.
+const (
+	modulesOrder       = "modules.order"
+	modulesBuiltin     = "modules.builtin"
+	modulesBuiltinInfo = "modules.builtin.modinfo"
+)
 
 // eachModule calls visit for the modules below dir with their path in dir,
 // uncompressed, and their file.
@@ -66,24 +89,20 @@ func eachModule(dir string, visit func(plain, file string) error) error {
 	})
 }
 
-func readModule(file string) ([]byte, error) {
-	content, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	return uncompressModule(file, content)
-}
-
 // writeModulesDisk writes a read-only ext4 file whose root is the content of
 // /lib/modules: RELEASE/kernel/… and the indexes. Equal modules give equal
 // bytes.
 func writeModulesDisk(ctx context.Context, dir, release string, tree *moduleTree, dest string) error {
-	files, err := tree.indexFiles()
+	files, err := tree.indexFiles(ctx)
 	if err != nil {
 		return banger.Errorf(banger.BadRequest, "cannot import the modules in %s: %w", dir, err)
 	}
-	for _, name := range []string{"modules.order", "modules.builtin", "modules.builtin.modinfo"} {
-		if content, err := os.ReadFile(filepath.Join(dir, name)); err == nil {
+	for name, most := range map[string]int64{modulesOrder: maxList, modulesBuiltin: maxList, modulesBuiltinInfo: maxBuiltinInfo} {
+		content, err := readAtMost(filepath.Join(dir, name), most)
+		if err != nil {
+			return banger.Errorf(banger.BadRequest, "cannot import the modules in %s: %w", dir, err)
+		}
+		if content != nil {
 			files[name] = content
 		}
 	}
@@ -91,7 +110,7 @@ func writeModulesDisk(ctx context.Context, dir, release string, tree *moduleTree
 	written := make(chan struct{})
 	go func() {
 		defer close(written)
-		pw.CloseWithError(writeModulesTar(pw, dir, release, files))
+		pw.CloseWithError(writeModulesTar(ctx, pw, dir, release, filepath.Dir(dest), files))
 	}()
 	err = ext4.FromTar(ctx, pr, dest, ext4.Options{Unique: true})
 	pr.CloseWithError(err)
@@ -99,19 +118,26 @@ func writeModulesDisk(ctx context.Context, dir, release string, tree *moduleTree
 	return err
 }
 
-func writeModulesTar(w io.Writer, dir, release string, files map[string][]byte) error {
+// writeModulesTar writes what the disk holds, in an order that is always the same.
+// Modules are unpacked beside the disk.
+func writeModulesTar(ctx context.Context, w io.Writer, dir, release, scratch string, files map[string][]byte) error {
 	t := treeWriter{tar: tar.NewWriter(w), made: map[string]bool{}}
 	for _, name := range slices.Sorted(maps.Keys(files)) {
-		if err := t.file(path.Join(release, name), files[name]); err != nil {
+		if err := t.file(path.Join(release, name), bytes.NewReader(files[name]), int64(len(files[name]))); err != nil {
 			return err
 		}
 	}
 	err := eachModule(dir, func(plain, file string) error {
-		content, err := readModule(file)
+		f, err := openModule(ctx, file, scratch)
 		if err != nil {
 			return err
 		}
-		return t.file(path.Join(release, plain), content)
+		defer f.Close()
+		info, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		return t.file(path.Join(release, plain), f, info.Size())
 	})
 	if err != nil {
 		return err
@@ -126,15 +152,15 @@ type treeWriter struct {
 	made map[string]bool
 }
 
-func (t *treeWriter) file(name string, content []byte) error {
+func (t *treeWriter) file(name string, content io.Reader, size int64) error {
 	if err := t.dir(path.Dir(name)); err != nil {
 		return err
 	}
-	h := &tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(content)), ModTime: time.Unix(0, 0)}
+	h := &tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644, Size: size, ModTime: time.Unix(0, 0)}
 	if err := t.tar.WriteHeader(h); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	_, err := t.tar.Write(content)
+	_, err := io.Copy(t.tar, content)
 	return err
 }
 

@@ -17,26 +17,32 @@ import (
 const debianPackage = "linux-image-cloud-amd64"
 
 // Available names what Pull can get, with where from.
-func Available() []banger.Kernel {
-	return []banger.Kernel{{
+func (s *Store) Available() []banger.Kernel {
+	all := []banger.Kernel{{
 		Name: banger.DefaultKernel, Distro: "debian", Arch: "amd64",
 		Source: "the host's package sources (" + debianPackage + ")",
 	}}
+	if req, err := s.hostRequest(); err == nil {
+		all = append(all, banger.Kernel{Name: HostKernel, Arch: "amd64", Source: req.Source})
+	}
+	return all
 }
 
 // Pull gets the kernel of that name from where Available says. One that is
 // there is left alone unless force is set; what callers at the same time ask
-// for is done once. progress, which may be nil, is told of each stage.
-func (s *Store) Pull(ctx context.Context, name string, force bool, progress func(stage string)) (banger.Kernel, error) {
+// for is done once. access has the proxies of who asks. progress, which may be nil,
+// is told of each stage.
+func (s *Store) Pull(ctx context.Context, name string, force bool, access banger.Access, progress func(stage string)) (banger.Kernel, error) {
 	if progress == nil {
 		progress = func(string) {}
 	}
 	if err := banger.ValidateKernelName(name); err != nil {
 		return banger.Kernel{}, err
 	}
-	if name != banger.DefaultKernel {
+	if !inCatalogue(name) {
 		return banger.Kernel{}, banger.Errorf(banger.NotFound, "cannot pull the kernel %s: nothing of that name is available", name).
 			Hint("banger kernel list --available").
+			Hint("banger kernel pull REGISTRY/%s:TAG", name).
 			Hint("banger kernel import %s --from DIR", name)
 	}
 	unlock, err := artifact.Lock(ctx, s.lockPath(name))
@@ -50,11 +56,18 @@ func (s *Store) Pull(ctx context.Context, name string, force bool, progress func
 			return k, err
 		}
 	}
-	k, err := s.pullDebian(ctx, name, progress)
+	var k banger.Kernel
+	if name == HostKernel {
+		k, err = s.pullHost(ctx, progress)
+	} else {
+		k, err = s.pullDebian(ctx, name, access.Proxies(), progress)
+	}
 	return k, banger.Wrap(err, "cannot pull the kernel %s", name)
 }
 
-func (s *Store) pullDebian(ctx context.Context, name string, progress func(string)) (banger.Kernel, error) {
+func inCatalogue(name string) bool { return name == banger.DefaultKernel || name == HostKernel }
+
+func (s *Store) pullDebian(ctx context.Context, name string, proxies []string, progress func(string)) (banger.Kernel, error) {
 	if err := os.MkdirAll(s.downloads, 0o700); err != nil {
 		return banger.Kernel{}, err
 	}
@@ -63,7 +76,7 @@ func (s *Store) pullDebian(ctx context.Context, name string, progress func(strin
 		return banger.Kernel{}, err
 	}
 	defer os.RemoveAll(tmp)
-	deb, pkg, err := s.downloadDebian(ctx, tmp, progress)
+	deb, pkg, err := s.downloadDebian(ctx, tmp, proxies, progress)
 	if err != nil {
 		return banger.Kernel{}, err
 	}
@@ -84,10 +97,10 @@ func (s *Store) pullDebian(ctx context.Context, name string, progress func(strin
 
 // downloadDebian tries the host's package lists first. They may be absent, or
 // name a version that the mirror has replaced since: then it fetches its own.
-func (s *Store) downloadDebian(ctx context.Context, tmp string, progress func(string)) (string, apt.Package, error) {
-	client, err := apt.Open(tmp)
+func (s *Store) downloadDebian(ctx context.Context, tmp string, proxies []string, progress func(string)) (string, apt.Package, error) {
+	client, err := apt.Open(tmp, proxies)
 	if err != nil {
-		return "", apt.Package{}, banger.Wrap(err, "%s", debianPackage)
+		return "", apt.Package{}, elsewhere(err)
 	}
 	deb, pkg, err := s.tryDownload(ctx, client, progress)
 	if err == nil || ctx.Err() != nil {
@@ -97,7 +110,18 @@ func (s *Store) downloadDebian(ctx context.Context, tmp string, progress func(st
 	if err := client.Update(ctx); err != nil {
 		return "", pkg, err
 	}
-	return s.tryDownload(ctx, client, progress)
+	deb, pkg, err = s.tryDownload(ctx, client, progress)
+	if banger.CodeOf(err) == banger.NotFound {
+		err = elsewhere(err) // apt of another system
+	}
+	return deb, pkg, err
+}
+
+// elsewhere says what a host can boot whose package sources do not have Debian's
+// kernel.
+func elsewhere(err error) error {
+	return banger.Errorf(banger.Unavailable, "this host cannot get %s: %w", debianPackage, err).
+		Hint("banger kernel pull %s, and default_kernel = %q in the configuration", HostKernel, HostKernel)
 }
 
 func (s *Store) tryDownload(ctx context.Context, client *apt.Client, progress func(string)) (string, apt.Package, error) {

@@ -33,7 +33,7 @@ func TestPullGetsDebiansKernelOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 2 {
 		wg.Go(func() {
-			if _, err := s.Pull(context.Background(), banger.DefaultKernel, false, progress); err != nil {
+			if _, err := s.Pull(context.Background(), banger.DefaultKernel, false, banger.Access{}, progress); err != nil {
 				t.Error(err)
 			}
 		})
@@ -49,7 +49,7 @@ func TestPullGetsDebiansKernelOnce(t *testing.T) {
 	if err != nil || !strings.HasSuffix(k.Release, "-cloud-amd64") || k.VmlinuzSHA256 == "" {
 		t.Fatalf("%+v, %v", k, err)
 	}
-	again, err := s.Pull(context.Background(), banger.DefaultKernel, true, nil)
+	again, err := s.Pull(context.Background(), banger.DefaultKernel, true, banger.Access{}, nil)
 	if err != nil || again.Digest != k.Digest {
 		t.Errorf("forced, it has the digest %s instead of %s, %v", again.Digest, k.Digest, err)
 	}

@@ -1,5 +1,5 @@
-// Package kernel keeps the kernels VMs boot: it imports them from files or
-// from the host's Debian packages, unpacks what a VMM needs, computes the
+// Package kernel keeps the kernels VMs boot: it imports them from files, from
+// the host's Debian packages or from images of registries, unpacks what a VMM needs, computes the
 // order modules load in, and makes banger's initramfs.
 //
 // It knows nothing of VMs, so it cannot tell whether a kernel is in use, and
@@ -42,11 +42,14 @@ const (
 type Store struct {
 	dir       string
 	downloads string
+	host      string // where the host's own kernel is: its root directory
 }
 
 // NewStore is the store in dir; packages on their way into it are cached in
 // downloads. Neither needs to exist.
-func NewStore(dir, downloads string) *Store { return &Store{dir: dir, downloads: downloads} }
+func NewStore(dir, downloads string) *Store {
+	return &Store{dir: dir, downloads: downloads, host: "/"}
+}
 
 func (s *Store) entryDir(digest string) string { return filepath.Join(s.dir, "by-digest", digest) }
 func (s *Store) namePath(name string) string   { return filepath.Join(s.dir, "names", name) }

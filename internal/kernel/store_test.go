@@ -162,6 +162,33 @@ func TestImportWantsADirectoryOrBothFiles(t *testing.T) {
 	}
 }
 
+// Such a kernel has a directory of modules too, which says what is built in.
+func TestAKernelWithEverythingBuiltInIsImported(t *testing.T) {
+	dir := testKernelDir(t)
+	modules := filepath.Join(dir, "lib/modules", testRelease)
+	var builtin strings.Builder
+	err := filepath.WalkDir(modules, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, ".ko") {
+			return err
+		}
+		builtin.WriteString(strings.TrimPrefix(path, modules+"/") + "\n")
+		return os.Remove(path)
+	})
+	if before, _ := os.ReadFile(filepath.Join(modules, modulesBuiltin)); err == nil {
+		err = os.WriteFile(filepath.Join(modules, modulesBuiltin), append(before, builtin.String()...), 0o644)
+	}
+	if err != nil || builtin.Len() == 0 {
+		t.Fatalf("built in are %q, %v", builtin.String(), err)
+	}
+	k, err := testStore(t).Import(context.Background(), ImportRequest{Name: "k", Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if early, _ := filepath.Glob(filepath.Join(k.Dir, "early", "*.ko")); len(early) > 0 {
+		t.Errorf("init loads %q", early)
+	}
+}
+
 func TestCompressedModulesAndAnELFKernelAreImported(t *testing.T) {
 	dir := testKernelDir(t)
 	overlay := filepath.Join(dir, "lib/modules", testRelease, "kernel/fs/overlayfs/overlay.ko")
@@ -213,7 +240,7 @@ func TestImportsOfOneNameAtOnceLeaveOneSoundEntry(t *testing.T) {
 }
 
 func TestPullOfAnUnknownNameNamesTheAlternatives(t *testing.T) {
-	_, err := testStore(t).Pull(context.Background(), "no-such", false, nil)
+	_, err := testStore(t).Pull(context.Background(), "no-such", false, banger.Access{}, nil)
 	if banger.CodeOf(err) != banger.NotFound || len(banger.HintsOf(err)) == 0 {
 		t.Errorf("%v, hints %v", err, banger.HintsOf(err))
 	}

@@ -2,7 +2,7 @@ package kernel
 
 import (
 	"bytes"
-	"compress/gzip"
+	"context"
 	"debug/elf"
 	"encoding/binary"
 	"errors"
@@ -10,13 +10,10 @@ import (
 	"io"
 	"strings"
 
-	"github.com/klauspost/compress/zstd"
 	"github.com/pierrec/lz4/v4"
-	"github.com/ulikunitz/xz"
-)
 
-// maxVmlinux bounds what a payload may unpack to.
-const maxVmlinux = 512 << 20
+	"banger/internal/artifact"
+)
 
 // Offsets in the x86 boot protocol's setup header.
 const (
@@ -32,128 +29,175 @@ const (
 var errNotKernel = errors.New("it is neither a bzImage nor an ELF kernel")
 
 // bzImage is a compressed x86 kernel.
-type bzImage []byte
+type bzImage struct {
+	r    io.ReaderAt
+	size int64
+	head [offPayloadLength + 4]byte
+}
 
-func parseBzImage(b []byte) (bzImage, error) {
-	if len(b) < offPayloadLength+4 || binary.LittleEndian.Uint16(b[offBootFlag:]) != 0xaa55 ||
-		string(b[offHeaderMagic:offHeaderMagic+4]) != "HdrS" {
+func parseBzImage(r io.ReaderAt, size int64) (*bzImage, error) {
+	b := &bzImage{r: r, size: size}
+	if n, _ := r.ReadAt(b.head[:], 0); n < len(b.head) || binary.LittleEndian.Uint16(b.head[offBootFlag:]) != 0xaa55 ||
+		string(b.head[offHeaderMagic:offHeaderMagic+4]) != "HdrS" {
 		return nil, errNotKernel
 	}
-	if v := binary.LittleEndian.Uint16(b[offVersion:]); v < 0x208 {
+	if v := binary.LittleEndian.Uint16(b.head[offVersion:]); v < 0x208 {
 		return nil, fmt.Errorf("its boot protocol %d.%02d is too old to say where the kernel lies in it", v>>8, v&0xff)
 	}
-	return bzImage(b), nil
+	return b, nil
 }
 
 // release is what uname -r will say.
-func (b bzImage) release() (string, error) {
-	at := int(binary.LittleEndian.Uint16(b[offKernelVersion:])) + 0x200
-	if at == 0x200 || at >= len(b) {
+func (b *bzImage) release() (string, error) {
+	at := int64(binary.LittleEndian.Uint16(b.head[offKernelVersion:])) + 0x200
+	if at == 0x200 || at >= b.size {
 		return "", errors.New("it names no release")
 	}
-	return firstWord(b[at:])
+	word := make([]byte, longestRelease)
+	n, err := b.r.ReadAt(word, at)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return "", err
+	}
+	return firstWord(word[:n])
 }
 
+// longestRelease is more than uname has place for.
+const longestRelease = 256
+
+// firstWord is a release, which is also the name of a directory.
 func firstWord(b []byte) (string, error) {
-	b = b[:min(len(b), 256)]
+	b = b[:min(len(b), longestRelease)]
 	end := bytes.IndexAny(b, " \x00")
 	if end <= 0 {
 		return "", errors.New("it names no release")
 	}
 	release := string(b[:end])
-	if strings.ContainsFunc(release, func(r rune) bool { return r <= ' ' || r > '~' || r == '/' }) {
+	if release == "." || release == ".." || strings.ContainsFunc(release, func(r rune) bool { return r <= ' ' || r > '~' || r == '/' }) {
 		return "", fmt.Errorf("its release %q cannot be one", release)
 	}
 	return release, nil
 }
 
 // vmlinux unpacks the ELF kernel.
-func (b bzImage) vmlinux() ([]byte, error) {
-	sects := int64(b[offSetupSects])
+func (b *bzImage) vmlinux(ctx context.Context, w io.Writer) error {
+	sects := int64(b.head[offSetupSects])
 	if sects == 0 {
 		sects = 4 // what the protocol says zero means
 	}
-	start := (sects+1)*512 + int64(binary.LittleEndian.Uint32(b[offPayload:]))
-	length := int64(binary.LittleEndian.Uint32(b[offPayloadLength:]))
-	if length < 8 || start+length > int64(len(b)) {
-		return nil, errors.New("it is truncated: its payload ends behind the end of the file")
+	start := (sects+1)*512 + int64(binary.LittleEndian.Uint32(b.head[offPayload:]))
+	length := int64(binary.LittleEndian.Uint32(b.head[offPayloadLength:]))
+	if length < 8 || start+length > b.size {
+		return errors.New("it is truncated: its payload ends behind the end of the file")
 	}
-	out, err := unpack(b[start : start+length])
-	if err != nil {
-		return nil, err
-	}
-	return out, checkELF(out)
+	return unpack(ctx, w, io.NewSectionReader(b.r, start, length))
 }
 
 // unpack decompresses a payload by its magic. All formats but gzip are
-// followed by four bytes with the unpacked size.
-func unpack(p []byte) ([]byte, error) {
-	body := p[:len(p)-4]
-	size := int64(binary.LittleEndian.Uint32(p[len(p)-4:]))
-	if size > maxVmlinux {
-		return nil, fmt.Errorf("its payload says it unpacks to %d bytes", size)
+// followed by four bytes with the unpacked size; gzip's own last ones are that.
+func unpack(ctx context.Context, w io.Writer, p *io.SectionReader) error {
+	var magic [6]byte
+	var end [4]byte
+	if _, err := p.ReadAt(magic[:], 0); err != nil {
+		return err
 	}
-	var out []byte
-	var err error
+	if _, err := p.ReadAt(end[:], p.Size()-4); err != nil {
+		return err
+	}
+	if strings.HasPrefix(string(magic[:]), elf.ELFMAG) {
+		return copyAtMost(w, artifact.Reader(ctx, p), maxVmlinux)
+	}
+	size := int64(binary.LittleEndian.Uint32(end[:]))
+	if size > maxVmlinux {
+		return fmt.Errorf("its payload says it unpacks to %d bytes", size)
+	}
+	r, err := unpacker(magic, artifact.Reader(ctx, p), p.Size())
+	if err != nil {
+		return err
+	}
+	n, err := io.Copy(w, io.LimitReader(r, size+1))
 	switch {
-	case bytes.HasPrefix(p, []byte{0x02, 0x21, 0x4c, 0x18}):
-		out, err = unpackLZ4Legacy(body[4:], size)
-	case bytes.HasPrefix(p, []byte{0x1f, 0x8b}):
-		out, err = unpackReader(gzip.NewReader(bytes.NewReader(p)))
-	case bytes.HasPrefix(p, []byte("\xfd7zXZ\x00")):
-		out, err = unpackReader(xz.NewReader(bytes.NewReader(body)))
-	case bytes.HasPrefix(p, []byte{0x28, 0xb5, 0x2f, 0xfd}):
-		out, err = unpackReader(zstd.NewReader(bytes.NewReader(body)))
-	case bytes.HasPrefix(p, []byte(elf.ELFMAG)):
-		return p, nil
+	case hostsOwn(err):
+		return err
+	case err != nil:
+		return fmt.Errorf("cannot unpack its payload: %w", err)
+	case n > size:
+		return fmt.Errorf("its payload unpacks to more than the %d bytes it says", size)
+	case n < size:
+		return fmt.Errorf("its payload unpacks to %d bytes instead of %d", n, size)
+	}
+	return nil
+}
+
+// unpacker reads what a payload of so many bytes unpacks to.
+func unpacker(magic [6]byte, p io.Reader, length int64) (r io.Reader, err error) {
+	body := io.LimitReader(p, length-4)
+	switch m := string(magic[:]); {
+	case strings.HasPrefix(m, "\x02\x21\x4c\x18"):
+		r = &lz4Legacy{from: body}
+		_, err = io.CopyN(io.Discard, body, 4)
+	case strings.HasPrefix(m, "\x1f\x8b"):
+		r, err = gunzip(p)
+	case m == "\xfd7zXZ\x00":
+		r, err = unxz(body)
+	case strings.HasPrefix(m, "\x28\xb5\x2f\xfd"):
+		r, err = unzstd(body)
 	default:
-		return nil, fmt.Errorf("its payload is compressed in a way banger does not know (magic % x)", p[:4])
+		return nil, fmt.Errorf("its payload is compressed in a way banger does not know (magic % x)", m[:4])
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot unpack its payload: %w", err)
 	}
-	if int64(len(out)) != size {
-		return nil, fmt.Errorf("its payload unpacks to %d bytes instead of %d", len(out), size)
-	}
-	return out, nil
+	return r, nil
 }
 
-func unpackReader[R io.Reader](r R, err error) ([]byte, error) {
+// lz4Block is what a block of the legacy format unpacks to, unless it is the last.
+const lz4Block = 8 << 20
+
+// lz4Legacy reads blocks: a length and that many compressed bytes.
+type lz4Legacy struct {
+	from          io.Reader
+	packed, block []byte
+	left          []byte // of block
+}
+
+func (l *lz4Legacy) Read(p []byte) (int, error) {
+	for len(l.left) == 0 {
+		if err := l.next(); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, l.left)
+	l.left = l.left[n:]
+	return n, nil
+}
+
+func (l *lz4Legacy) next() error {
+	if l.block == nil {
+		l.block, l.packed = make([]byte, lz4Block), make([]byte, lz4.CompressBlockBound(lz4Block))
+	}
+	var length uint32
+	if err := binary.Read(l.from, binary.LittleEndian, &length); err != nil {
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			err = io.EOF // less than a length is padding
+		}
+		return err
+	}
+	if int64(length) > int64(len(l.packed)) {
+		return errors.New("it has a block that is too large")
+	}
+	if _, err := io.ReadFull(l.from, l.packed[:length]); err != nil {
+		return io.ErrUnexpectedEOF
+	}
+	n, err := lz4.UncompressBlock(l.packed[:length], l.block)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	out, err := io.ReadAll(io.LimitReader(r, maxVmlinux+1))
-	if len(out) > maxVmlinux {
-		return nil, errors.New("it is too large")
-	}
-	return out, err
+	l.left = l.block[:n]
+	return nil
 }
 
-// unpackLZ4Legacy reads blocks of a length and that many compressed bytes,
-// each 8 MiB unpacked but the last.
-func unpackLZ4Legacy(p []byte, size int64) ([]byte, error) {
-	out := make([]byte, 0, size)
-	block := make([]byte, 8<<20)
-	for len(p) >= 4 {
-		n := int64(binary.LittleEndian.Uint32(p))
-		if p = p[4:]; n > int64(len(p)) {
-			return nil, io.ErrUnexpectedEOF
-		}
-		m, err := lz4.UncompressBlock(p[:n], block)
-		if err != nil {
-			return nil, err
-		}
-		if int64(len(out)+m) > size {
-			return nil, errors.New("it unpacks to more than it says")
-		}
-		out = append(out, block[:m]...)
-		p = p[n:]
-	}
-	return out, nil
-}
-
-func checkELF(b []byte) error {
-	f, err := elf.NewFile(bytes.NewReader(b))
+func checkELF(r io.ReaderAt) error {
+	f, err := openELF(r)
 	if err != nil {
 		return fmt.Errorf("it holds no ELF kernel: %w", err)
 	}
@@ -170,12 +214,14 @@ func checkELF(b []byte) error {
 }
 
 // hasPVHNote says whether an ELF kernel has the Xen note with its 32-bit
-// entry point, type 18.
+// entry point, type 18. Kernels have one segment of notes.
 func hasPVHNote(f *elf.File) bool {
+	left := uint64(maxSection)
 	for _, p := range f.Progs {
-		if p.Type != elf.PT_NOTE || p.Filesz > 1<<20 {
+		if p.Type != elf.PT_NOTE || p.Filesz > left {
 			continue
 		}
+		left -= p.Filesz
 		notes, err := io.ReadAll(p.Open())
 		if err == nil && findNote(notes, "Xen\x00", 18) {
 			return true
@@ -203,15 +249,30 @@ func findNote(b []byte, owner string, typ uint32) bool {
 func align4(n int64) int64 { return (n + 3) &^ 3 }
 
 // elfRelease finds the banner every kernel carries.
-func elfRelease(b []byte) (string, error) {
+func elfRelease(r io.ReaderAt, size int64) (string, error) {
+	const overlap = 64 + longestRelease
+	buf := make([]byte, 1<<20)
+	for at := int64(0); at < size; at += int64(len(buf) - overlap) {
+		n, err := r.ReadAt(buf, at)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return "", err
+		}
+		if release, ok := bannerIn(buf[:n]); ok {
+			return firstWord(release)
+		}
+	}
+	return "", errors.New("it names no release")
+}
+
+// bannerIn gives what follows the banner's beginning.
+func bannerIn(b []byte) (rest []byte, ok bool) {
 	banner := []byte("Linux version ")
-	for at := bytes.Index(b, banner); at >= 0; {
+	for at := bytes.Index(b, banner); at >= 0; at = bytes.Index(b, banner) {
 		b = b[at+len(banner):]
 		// The format string of /proc/version has the same beginning.
 		if len(b) > 0 && b[0] >= '0' && b[0] <= '9' {
-			return firstWord(b)
+			return b, true
 		}
-		at = bytes.Index(b, banner)
 	}
-	return "", errors.New("it names no release")
+	return nil, false
 }

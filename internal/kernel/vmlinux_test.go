@@ -3,6 +3,8 @@ package kernel
 import (
 	"bytes"
 	"debug/elf"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -10,16 +12,16 @@ import (
 func TestVmlinuxComesOutOfEveryKindOfBzImage(t *testing.T) {
 	want := testVmlinux(t)
 	for how := range compressors {
-		image, err := parseBzImage(testBzImage(t, how, want))
+		image, err := parse(testBzImage(t, how, want))
 		if err != nil {
 			t.Fatalf("%s: %v", how, err)
 		}
 		if release, err := image.release(); release != testRelease || err != nil {
 			t.Errorf("%s: release %q, %v", how, release, err)
 		}
-		got, err := image.vmlinux()
-		if err != nil || !bytes.Equal(got, want) {
-			t.Errorf("%s: %d bytes instead of %d, %v", how, len(got), len(want), err)
+		var got bytes.Buffer
+		if err := image.vmlinux(t.Context(), &got); err != nil || !bytes.Equal(got.Bytes(), want) {
+			t.Errorf("%s: %d bytes instead of %d, %v", how, got.Len(), len(want), err)
 		}
 	}
 }
@@ -43,19 +45,31 @@ func TestBadKernelsAreRefusedWithTheReason(t *testing.T) {
 		"no PVH":      {testBzImage(t, "zstd", elfFile(t, elf.ET_EXEC, ".text", []byte("x"), false)), "no PVH entry point"},
 		"module":      {testBzImage(t, "zstd", testModule(t)), "no program"},
 	} {
-		image, err := parseBzImage(c.image)
-		if err == nil {
-			_, err = image.vmlinux()
+		path := filepath.Join(t.TempDir(), "vmlinuz")
+		if err := os.WriteFile(path, c.image, 0o600); err != nil {
+			t.Fatal(err)
 		}
+		_, err := writeKernel(t.Context(), path, t.TempDir())
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: error %v", name, err)
 		}
 	}
 }
 
+func parse(b []byte) (*bzImage, error) { return parseBzImage(bytes.NewReader(b), int64(len(b))) }
+
 func TestReleaseOfAnELFKernelIsNotItsFormatString(t *testing.T) {
-	if got, err := elfRelease(testVmlinux(t)); got != testRelease || err != nil {
+	b := testVmlinux(t)
+	if got, err := elfRelease(bytes.NewReader(b), int64(len(b))); got != testRelease || err != nil {
 		t.Errorf("%q, %v", got, err)
+	}
+}
+
+func TestAReleaseIsTheNameOfADirectory(t *testing.T) {
+	for _, release := range []string{".", "..", "6.1/x", "/etc", "6.1\x01", ""} {
+		if got, err := firstWord([]byte(release + " (someone@somewhere)")); err == nil {
+			t.Errorf("%q", got)
+		}
 	}
 }
 
@@ -69,13 +83,15 @@ func FuzzBzImage(f *testing.F) {
 		f.Add(append(bytes.Clone(header[:2048]), append(make([]byte, 512), magic...)...))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		image, err := parseBzImage(b)
+		image, err := parse(b)
 		if err != nil {
 			return
 		}
 		_, _ = image.release()
-		if vmlinux, err := image.vmlinux(); err == nil && checkELF(vmlinux) != nil {
-			t.Error("gave something that is no kernel")
+		var out bytes.Buffer
+		if image.vmlinux(t.Context(), &out) == nil {
+			_ = checkELF(bytes.NewReader(out.Bytes()))
+			_, _ = elfRelease(bytes.NewReader(out.Bytes()), int64(out.Len()))
 		}
 	})
 }

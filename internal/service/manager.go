@@ -95,6 +95,8 @@ func (m Manager) Uninstall(ctx context.Context) (was bool, err error) {
 	}
 	if reachable {
 		err = m.systemctl(ctx, []string{"daemon-reload"})
+		// One that failed once is remembered as such, unit or not.
+		_, _ = m.run(ctx, "systemctl", "--user", "reset-failed", Name)
 	}
 	return true, err
 }
@@ -183,9 +185,9 @@ func reason(said string, err error) string {
 	return said[strings.LastIndexByte(said, '\n')+1:]
 }
 
-// Inside says whether this process is the service's.
-func Inside() bool {
-	group, err := os.ReadFile("/proc/self/cgroup")
+// Holds says whether a process is the service's.
+func Holds(pid int) bool {
+	group, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
 	return err == nil && inside(string(group))
 }
 

@@ -92,7 +92,7 @@ func TestInstallIsIdempotentAndUninstallTakesAllBack(t *testing.T) {
 	}
 	s.did()
 	was, err := m.Uninstall(t.Context())
-	if got := s.did(); err != nil || !was || !slices.Equal(got, []string{"systemctl --user disable --now banger.service", "systemctl --user daemon-reload"}) {
+	if got := s.did(); err != nil || !was || !slices.Equal(got, []string{"systemctl --user disable --now banger.service", "systemctl --user daemon-reload", "systemctl --user reset-failed banger.service"}) {
 		t.Errorf("uninstall: %v, %v, did %q", was, err, got)
 	}
 	if author, err := Written(m.Path); err != nil || author != Nobody {
@@ -191,7 +191,7 @@ func TestUnitPassesOnWhereThingsAre(t *testing.T) {
 			t.Errorf("the unit has %s", word)
 		}
 	}
-	if _, err := Unit("/tmp/a\nExecStart=/bin/evil", nil); banger.CodeOf(err) != banger.BadRequest {
+	if _, err := Unit("/tmp/a\nExecStart=/bin/evil", nil); banger.CodeOf(err) != banger.Conflict {
 		t.Errorf("a line break in the path: %v", err)
 	}
 }

@@ -22,6 +22,10 @@ const Name = "banger.service"
 // so that a unit somebody edited is told from one that only banger wrote.
 const mark = "# Written by banger system install. sha256:"
 
+// typeLine has systemd wait until the daemon says that it is up. After a crash it looks at
+// every VM first, which may take its time.
+const typeLine = "Type=notify"
+
 // unitText is the unit without its first line.
 //
 // KillMode leaves shims and VMMs alone when the daemon ends. They inherit what is
@@ -37,7 +41,8 @@ StartLimitIntervalSec=60
 StartLimitBurst=5
 
 [Service]
-Type=exec
+` + typeLine + `
+TimeoutStartSec=infinity
 ExecStart=%s daemon run
 %sRestart=on-failure
 RestartSec=2
@@ -69,7 +74,7 @@ var passed = []string{"PATH", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HO
 // KEY=VALUE, the last of which count.
 func Unit(exe string, environ []string) (string, error) {
 	if !strings.HasPrefix(exe, "/") || strings.ContainsFunc(exe, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-		return "", banger.Errorf(banger.BadRequest, "systemd cannot run the path %q", exe).
+		return "", banger.Errorf(banger.Conflict, "systemd cannot run the path %q", exe).
 			Hint("make install, or copy banger to a path without such characters")
 	}
 	var env strings.Builder

@@ -19,6 +19,7 @@ type boot struct {
 	machine vmm.Machine
 	work    sync.WaitGroup
 	late    *time.Timer
+	killed  bool // since it was late
 
 	restored string // what it took up, as in Status.Restored
 	template string // it is a fork of, or ""
@@ -27,6 +28,7 @@ type boot struct {
 
 	link    *guestlink.Link // once the guest was set up, until it is lost
 	guest   guestwire.SetupResult
+	early   *guestlink.Link // while the guest's own init brings it up
 	readyAt time.Time
 	problem string // why there is no link, once that is more than waiting
 }
@@ -37,7 +39,7 @@ const entropyLen = 64
 
 // bootVMM boots the machine and begins to bring its guest up.
 func (s *supervisor) bootVMM(ctx context.Context) error {
-	cfg, err := s.config()
+	cfg, err := s.config(ctx)
 	if err != nil {
 		return err
 	}
@@ -63,9 +65,9 @@ func (s *supervisor) io() vmm.IO {
 
 // begun begins to bring the guest of a machine up.
 func (s *supervisor) begun(b *boot, connect func(*boot) (*guestlink.Link, error)) {
-	b.late = s.watchOver(b)
 	ending := false
 	s.update(func() {
+		b.late = s.watchOver(b)
 		s.boot, s.paused, s.full = b, false, false
 		s.boots++
 		ending = s.asked != "" // while the guest was rebooting
@@ -104,19 +106,34 @@ func (s *supervisor) bringUp(b *boot, connect func(*boot) (*guestlink.Link, erro
 		return
 	}
 	b.trace.mark("contract")
+	if s.launch.OwnInit && b.restored == "" {
+		s.awaitInit(b, link)
+		b.trace.mark("init")
+	}
 	if err := s.plantSeed(link); err != nil {
 		s.notUp(b, fmt.Sprintf("it could not be given your files: %v", err))
 		return
 	}
 	s.update(func() {
-		b.link, b.guest, b.readyAt, b.problem = link, guest, time.Now(), ""
+		b.link, b.early, b.guest, b.readyAt, b.problem = link, nil, guest, time.Now(), ""
 		b.trace.ready = true
 	})
 	b.late.Stop()
 	s.log.Info("the guest is ready", "kernel", guest.Kernel, "agent", guest.Version)
 	b.work.Go(func() { s.followListeners(link) })
+	b.work.Go(func() { s.followClock(link) })
 	<-link.Conn().Done()
 	s.lost(b, fmt.Sprintf("its agent was lost: %v", link.Conn().Err()))
+}
+
+// awaitInit waits until the image's init has brought the guest up. One that does
+// not come to an end makes the guest no less usable.
+func (s *supervisor) awaitInit(b *boot, link *guestlink.Link) {
+	s.update(func() { b.early = link })
+	done, err := link.Booted(context.Background())
+	if !done {
+		s.log.Warn("the guest's init has not brought everything up", "error", err)
+	}
 }
 
 // clockBound is how far off a guest's clock may be once it is ready.
@@ -139,14 +156,14 @@ func (s *supervisor) setUp(ctx context.Context, link *guestlink.Link, drop bool)
 	for _, what := range r.Failed {
 		s.log.Warn("the guest is not all this VM's", "problem", what)
 	}
-	now := time.Unix(0, r.TimeNanos)
 	// What the answer took to come counts against the guest too. An agent
 	// of an earlier build does not say.
-	for range 3 {
-		if err != nil || r.TimeNanos == 0 || time.Since(now) < clockBound {
-			break
+	if r.TimeNanos != 0 {
+		var off time.Duration
+		if off, err = settleClock(ctx, link, time.Unix(0, r.TimeNanos)); off > clockOff {
+			s.log.Warn("the guest's clock may be off", "off", off)
+			s.doubtClock()
 		}
-		now, err = link.SetClock(ctx, time.Now())
 	}
 	return r, err
 }
@@ -163,31 +180,41 @@ func (s *supervisor) setup() guestwire.Setup {
 	return setup
 }
 
-// endsSoon is how long a machine may take to end after its agent's line.
-const endsSoon = time.Second
+const (
+	// endsSoon is how long a machine may take to end after its agent's line.
+	endsSoon = time.Second
+	// endsKilled is how long one may take that was killed, on a host that is busy.
+	endsKilled = time.Minute
+)
 
 // notUp notes that a guest cannot come up, unless its machine ends: how it did
 // says more, and it may be booted again.
 func (s *supervisor) notUp(b *boot, why string) {
+	s.mu.Lock()
+	bound := endsSoon
+	if b.killed {
+		bound = endsKilled
+	}
+	s.mu.Unlock()
 	select {
 	case <-b.machine.Done():
 		s.log.Info("the guest ended before it was up", "problem", why)
-	case <-time.After(endsSoon):
+	case <-time.After(bound):
 		s.lost(b, why)
 	}
 }
 
 func (s *supervisor) lost(b *boot, why string) {
-	s.update(func() { b.link, b.problem = nil, why })
+	s.update(func() { b.link, b.early, b.problem = nil, nil, why })
 	s.log.Info("no link to the guest", "problem", why)
 }
 
 // giveUp lets those who wait for the guest go. The VM is kept, and becomes
 // usable if its guest comes up after all.
-func (s *supervisor) giveUp(b *boot) {
+func (s *supervisor) giveUp(b *boot, within time.Duration) {
 	s.update(func() {
 		if b.readyAt.IsZero() && b.problem == "" {
-			b.problem = fmt.Sprintf("it did not come up within %v", s.launch.ReadyTimeout)
+			b.problem = fmt.Sprintf("it did not come up within %v", within)
 		}
 	})
 	s.log.Warn("the guest did not come up in time")

@@ -33,7 +33,7 @@ func (s *supervisor) call(st *guestwire.Stream, c guestwire.Call) (any, error) {
 	case methodSave:
 		return s.answerSave(st, c.Params)
 	case methodSuspend:
-		return s.answerSuspend(st)
+		return s.answerSuspend(st, c.Params)
 	case methodAllow:
 		return s.answerAllow(c.Params)
 	case methodProxy:
@@ -67,7 +67,13 @@ func (s *supervisor) answerStop(st *guestwire.Stream, params json.RawMessage) (a
 	if err := parse(params, &r); err != nil {
 		return nil, err
 	}
-	s.beginStop(max(0, time.Duration(r.TimeoutMillis)*time.Millisecond))
+	err := s.noticeUnattended(context.Background(), r.IfIdle)
+	if err == nil {
+		err = s.beginStop(max(0, time.Duration(r.TimeoutMillis)*time.Millisecond), r.IfIdle)
+	}
+	if err != nil {
+		return nil, banger.Wrap(err, "cannot stop %s", s.launch.Name)
+	}
 	return s.awaitExit(st)
 }
 
@@ -103,14 +109,21 @@ func (s *supervisor) answerSave(st *guestwire.Stream, params json.RawMessage) (a
 		case <-ctx.Done():
 		}
 	}()
+	s.touch()
 	saved, err := s.save(ctx, r)
 	return saved, banger.Wrap(err, "cannot save %s", s.launch.Name)
 }
 
-func (s *supervisor) answerSuspend(st *guestwire.Stream) (any, error) {
+func (s *supervisor) answerSuspend(st *guestwire.Stream, params json.RawMessage) (any, error) {
+	var r suspendRequest
+	if len(params) > 0 {
+		if err := parse(params, &r); err != nil {
+			return nil, err
+		}
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), saveBound)
 	defer cancel()
-	if err := s.suspend(ctx); err != nil {
+	if err := s.suspend(ctx, r.IfIdle); err != nil {
 		return nil, banger.Wrap(err, "cannot suspend %s", s.launch.Name)
 	}
 	return s.awaitExit(st)
@@ -167,6 +180,9 @@ func (s *supervisor) refresh(ctx context.Context, b *boot) error {
 		return nil // it will be set up when it comes up
 	}
 	_, err := s.setUp(ctx, link, false)
+	if err != nil {
+		s.doubtClock()
+	}
 	return err
 }
 
@@ -176,7 +192,7 @@ func (s *supervisor) unpause(ctx context.Context, b *boot) error {
 		return err
 	}
 	defer s.turn.done()
-	s.update(func() { s.full = false }) // or it is said again
+	s.update(func() { s.full, s.touched = false, time.Now() }) // full, or it is said again
 	if err := b.machine.Resume(ctx); err != nil {
 		return err
 	}

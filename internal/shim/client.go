@@ -38,6 +38,21 @@ func Dial(ctx context.Context, dir paths.VM) (*Client, error) {
 	return &Client{conn}, nil
 }
 
+// DialAhead is Dial for what is asked at once, which spares it a round trip: a shim
+// that is of another version, or ends just now, is the error of what is asked.
+func DialAhead(ctx context.Context, dir paths.VM) (*Client, error) {
+	nc, err := dialSocket(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := guestwire.Begin(nc, guestwire.NewToken(), nil)
+	if err != nil {
+		_ = nc.Close()
+		return nil, banger.Wrap(guestlink.Error(err), "cannot reach the VM's shim")
+	}
+	return &Client{conn}, nil
+}
+
 // Conn is the connection, for streams to the guest (KindExec, KindPut,
 // KindGet). They wait for a guest that is still booting.
 func (c *Client) Conn() *guestwire.Conn { return c.conn }
@@ -86,7 +101,14 @@ func (c *Client) Watch(ctx context.Context, f func(Status)) error {
 // when the VMM is gone. A VM that does not end is killed soon after timeout,
 // which begins when no Save or Suspend is under way any more.
 func (c *Client) Stop(ctx context.Context, timeout time.Duration) (e Exit, err error) {
-	return e, c.call(ctx, methodStop, stopRequest{timeout.Milliseconds()}, &e)
+	return e, c.call(ctx, methodStop, stopRequest{TimeoutMillis: timeout.Milliseconds()}, &e)
+}
+
+// StopIdle is Stop of a VM that has not been used for that long: busy, with nothing
+// done, where it has. Whoever comes to use it is let in before that is decided, or
+// refused after.
+func (c *Client) StopIdle(ctx context.Context, timeout, idle time.Duration) (e Exit, err error) {
+	return e, c.call(ctx, methodStop, stopRequest{timeout.Milliseconds(), ifIdle(idle)}, &e)
 }
 
 // Kill sends KILL, TERM or INT to the VMM and returns when it is gone.
@@ -113,6 +135,12 @@ func (c *Client) Save(ctx context.Context, r SaveRequest) (saved Saved, err erro
 // It goes on if the client leaves.
 func (c *Client) Suspend(ctx context.Context) (e Exit, err error) {
 	return e, c.call(ctx, methodSuspend, nil, &e)
+}
+
+// SuspendIdle is Suspend of a VM that has not been used for that long: busy where it
+// has. One that is used while it is being saved runs on.
+func (c *Client) SuspendIdle(ctx context.Context, idle time.Duration) (e Exit, err error) {
+	return e, c.call(ctx, methodSuspend, suspendRequest{ifIdle(idle)}, &e)
 }
 
 // GrowDisk tells the VMM that the file behind a disk was enlarged, and the

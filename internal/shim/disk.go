@@ -1,13 +1,13 @@
 package shim
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 
 	"banger"
-	"banger/internal/layers"
 	"banger/internal/vmm"
 )
 
@@ -20,19 +20,20 @@ func isDisk(d vmm.Disk) bool { return d.Serial == diskSerial }
 func (s *supervisor) hasDisk() bool { return slices.ContainsFunc(s.launch.Machine.Disks, isDisk) }
 
 // config is the machine with its disk as it is now: layers may have come since
-// it was launched.
-func (s *supervisor) config() (vmm.Config, error) {
+// it was launched. A driver that knows none gets one file, for which all that
+// is in them may have to be copied.
+func (s *supervisor) config(ctx context.Context) (vmm.Config, error) {
 	cfg := s.launch.Machine
 	i := slices.IndexFunc(cfg.Disks, isDisk)
 	if i < 0 {
 		return cfg, nil
 	}
-	_, overlays, err := layers.Of(string(s.dir))
+	_, overlays, err := s.layers.Of(string(s.dir))
 	if err != nil {
 		return cfg, err
 	}
 	if len(overlays) > 0 && !s.driver.Features().Layers {
-		return cfg, banger.Errorf(banger.Conflict, "the disk has layers, which %s knows nothing of", s.driver.Name())
+		return cfg, s.layers.Flatten(ctx, string(s.dir))
 	}
 	cfg.Disks = slices.Clone(cfg.Disks)
 	cfg.Disks[i].Layers = overlays
@@ -49,7 +50,7 @@ func (s *supervisor) takeDisk(h *hold, to string) error {
 		name := filepath.Base(s.dir.Disk())
 		return banger.Wrap(copyFile(filepath.Join(string(s.dir), name), filepath.Join(to, name)), "cannot copy its disk")
 	}
-	return layers.Take(h.ctx, string(s.dir), to, false, func(name string) error {
+	return s.layers.Take(h.ctx, string(s.dir), to, false, func(name string) error {
 		return h.machine.FreezeDisk(h.ctx, diskSerial, name)
 	})
 }
@@ -72,7 +73,7 @@ func (s *supervisor) diskTop() (string, error) {
 	if !s.hasDisk() {
 		return "", nil
 	}
-	base, overlays, err := layers.Of(string(s.dir))
+	base, overlays, err := s.layers.Of(string(s.dir))
 	if n := len(overlays); n > 0 {
 		base = overlays[n-1]
 	}

@@ -26,5 +26,6 @@
 // nothing of it. Kind KindShim carries the methods in status.go.
 //
 // The package knows nothing of rows, images or operations; what it starts is
-// described by Launch.
+// described by Launch. The stack of the guest's network and the layers of its disk
+// come from whoever runs a shim (parts.go), so that a client is small.
 package shim

@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,12 +22,16 @@ const (
 	consoleLines = 20 // of an Exit
 )
 
-// beginStop stops the VM in good order; the second to ask joins the first.
-func (s *supervisor) beginStop(timeout time.Duration) {
+// beginStop stops the VM in good order, if it is as idle as it is to be; the second
+// to ask joins the first.
+func (s *supervisor) beginStop(timeout time.Duration, idle IfIdle) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopping || s.exit != nil {
-		return
+		return nil
+	}
+	if err := s.refuseUsed(idle); err != nil {
+		return err
 	}
 	s.stopping = true
 	if s.asked == "" {
@@ -36,6 +41,7 @@ func (s *supervisor) beginStop(timeout time.Duration) {
 	s.wake()
 	s.log.Info("stopping", "timeout", timeout)
 	s.work.Go(func() { s.shutDown(timeout) })
+	return nil
 }
 
 // shutDown asks the guest to end, and ends the VMM where that does not work.
@@ -94,7 +100,7 @@ func (s *supervisor) linkOf(ctx context.Context, b *boot, timeout time.Duration)
 	defer cancel()
 	for {
 		s.mu.Lock()
-		link, problem, changed := b.link, b.problem, s.changed
+		link, problem, changed := cmp.Or(b.link, b.early), b.problem, s.changed
 		s.mu.Unlock()
 		switch {
 		case link != nil:

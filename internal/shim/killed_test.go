@@ -77,7 +77,7 @@ func killIn(t *testing.T, where string, dir paths.VM, restore *Restore, do func(
 		defer c.Close()
 		do(c)
 	}()
-	for deadline := time.Now().Add(20 * time.Second); !exists(filepath.Join(string(dir), "here")); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !exists(filepath.Join(string(dir), "here")); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("it does not get there")
 		}

@@ -29,6 +29,10 @@ type Launch struct {
 	Network *Network        `json:"network,omitempty"`
 	Ports   *Ports          `json:"ports,omitempty"`
 
+	// OwnInit is set for a guest whose image has the first process: its agent
+	// answers before that has brought everything up.
+	OwnInit bool `json:"own_init,omitempty"`
+
 	// Restore has the VM begin as a machine that was saved. What cannot be
 	// restored is booted, and so is a VM whose guest reboots.
 	Restore *Restore `json:"restore,omitempty"`

@@ -17,7 +17,7 @@ import (
 
 func TestStopAsksTheGuestAndRecordsIt(t *testing.T) {
 	r := newRig(t, &scripted{agent: echo}, testLaunch())
-	e, err := r.Stop(t.Context(), time.Second)
+	e, err := r.Stop(t.Context(), time.Minute)
 	if err != nil || e.Reason != ReasonStopped || e.VMM.Reason != vmm.Poweroff || e.Failed() {
 		t.Fatalf("%+v, %v", e, err)
 	}
@@ -54,7 +54,7 @@ func TestStopResumesAPausedVMFirst(t *testing.T) {
 	if err := r.Pause(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if e, err := r.Stop(t.Context(), time.Second); err != nil || e.VMM.Reason != vmm.Poweroff {
+	if e, err := r.Stop(t.Context(), time.Minute); err != nil || e.VMM.Reason != vmm.Poweroff {
 		t.Fatalf("%+v, %v", e, err)
 	}
 	close(r.machine.pauses)
@@ -240,17 +240,36 @@ func TestStreamsTouch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.shim.mu.Lock()
+	r.shim.touched = r.shim.touched.Add(-time.Hour)
+	r.shim.mu.Unlock()
+	if idle, _ := r.Status(t.Context()); idle.IdleMillis < time.Hour.Milliseconds() {
+		t.Fatalf("idle for %d ms", idle.IdleMillis)
+	}
 	if _, _, err := run(t, r.Conn(), ""); err != nil {
 		t.Fatal(err)
 	}
-	if after, _ := r.Status(t.Context()); !after.LastTouched.After(before.LastTouched) {
-		t.Fatalf("touched %v, then %v", before.LastTouched, after.LastTouched)
+	after, _ := r.Status(t.Context())
+	if !after.LastTouched.After(before.LastTouched) || after.IdleMillis >= time.Hour.Milliseconds() {
+		t.Fatalf("touched %v, then %v, idle for %d ms", before.LastTouched, after.LastTouched, after.IdleMillis)
+	}
+}
+
+func TestQuestionsDoNotTouch(t *testing.T) {
+	r := newRig(t, &scripted{agent: echo}, testLaunch())
+	r.await(t, r.is(Running))
+	before, _ := r.Status(t.Context())
+	if err := r.Guest().Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if after, err := r.Status(t.Context()); !after.LastTouched.Equal(before.LastTouched) || err != nil {
+		t.Fatalf("touched %v, then %v, %v", before.LastTouched, after.LastTouched, err)
 	}
 }
 
 func TestSecondShimIsRefused(t *testing.T) {
 	r := newRig(t, &scripted{agent: echo}, testLaunch())
-	opts := Options{Driver: func(string) (vmm.Driver, error) { return r.driver, nil }}
+	opts := Options{Driver: func(string) (vmm.Driver, error) { return r.driver, nil }, Network: testNetwork, Layers: testLayers}
 	if _, err := open(t.Context(), r.dir, opts, slog.New(slog.DiscardHandler)); banger.CodeOf(err) != banger.Conflict {
 		t.Fatalf("got %v", err)
 	}
@@ -262,7 +281,7 @@ func TestSecondShimIsRefused(t *testing.T) {
 func TestFailedBootLeavesNothing(t *testing.T) {
 	d := &scripted{refuse: banger.Errorf(banger.NotFound, "no kernel").Hint("pull one")}
 	dir := vmDir(t, testLaunch())
-	opts := Options{Driver: func(string) (vmm.Driver, error) { return d, nil }}
+	opts := Options{Driver: func(string) (vmm.Driver, error) { return d, nil }, Network: testNetwork, Layers: testLayers}
 	_, err := open(t.Context(), dir, opts, slog.New(slog.DiscardHandler))
 	if banger.CodeOf(err) != banger.NotFound || len(banger.HintsOf(err)) != 1 {
 		t.Fatalf("got %v", err)

@@ -12,6 +12,7 @@ import (
 	"banger"
 	"banger/internal/paths"
 	"banger/internal/vmm"
+	"banger/internal/vnet/reach"
 )
 
 // Options is what a binary gives its shims.
@@ -19,8 +20,12 @@ type Options struct {
 	Build  string                                // id of the binary's build
 	Driver func(name string) (vmm.Driver, error) // not_found for a name it does not know
 
+	Network func(reach.Site) (Wire, error)
+	Layers  Layers
+
 	memory *os.File    // of the machine to restore, or nil
 	room   func() bool // for a test; nil asks the file system
+	steps  steps       // for a test; nil has the kernel tell
 }
 
 // gcPercent: a shim idles for days with a heap of a megabyte or two, and

@@ -11,7 +11,7 @@ import (
 	"banger"
 	"banger/internal/guestwire"
 	"banger/internal/vmm"
-	"banger/internal/vnet"
+	"banger/internal/vnet/reach"
 )
 
 // Network is the network of a VM: where its guest is and what it may reach.
@@ -33,27 +33,27 @@ type Reach struct {
 
 // NIC is the network card of every VM. All have the same, since each is alone on
 // its cable.
-func NIC() *vmm.NIC { return &vmm.NIC{MAC: vnet.GuestMAC.String(), MTU: vnet.MaxMTU} }
+func NIC() *vmm.NIC { return &vmm.NIC{MAC: reach.GuestMAC.String(), MTU: reach.MaxMTU} }
 
-// open makes the network, to which no guest is attached yet.
-func (n Network) open() (*vnet.Network, error) {
-	policy, err := vnet.ParsePolicy(n.NAT, n.Allow)
+// site is the network as those see it who make it.
+func (n Network) site() (reach.Site, error) {
+	policy, err := reach.ParsePolicy(n.NAT, n.Allow)
+	return reach.Site{Guest: n.Guest, Gateway: n.Gateway, Policy: policy, Resolvers: n.Resolvers, VMs: n.VMs}, err
+}
+
+// openNetwork makes the network, to which no guest is attached yet.
+func (s *supervisor) openNetwork(open func(reach.Site) (Wire, error)) error {
+	site, err := s.launch.Network.site()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	c := vnet.Config{
-		Guest: n.Guest, Gateway: n.Gateway, MTU: vnet.MaxMTU, Policy: policy,
-		Ground:   vnet.Ground{Own: vnet.HostAddresses(), VMs: n.VMs},
-		Dialer:   &net.Dialer{},
-		Resolver: vnet.Upstreams(n.Resolvers),
+	wire, err := open(site)
+	if err != nil {
+		return err
 	}
-	if len(n.Resolvers) == 0 {
-		c.Resolver = vnet.HostResolvers("/etc/resolv.conf")
-	}
-	if p, err := vnet.NewPingSocket(); err == nil {
-		c.Pinger = p
-	}
-	return vnet.New(c)
+	s.network = wire
+	s.recallNetwork()
+	return nil
 }
 
 // plugIn serves the cable of a machine, where it has one, until its end.
@@ -62,12 +62,13 @@ func (s *supervisor) plugIn(b *boot) {
 	if cable == nil || s.network == nil {
 		return
 	}
-	framing := vnet.Stream
+	framing := reach.Stream
 	if cable.Packets {
-		framing = vnet.Packets
+		framing = reach.Packets
 	}
 	b.work.Go(func() {
-		if err := s.network.Serve(context.Background(), cable, framing); err != nil {
+		// The descriptor itself, so that a frame's parts go with one call.
+		if err := s.network.Serve(context.Background(), cable.ReadWriteCloser, framing); err != nil {
 			s.log.Warn("the guest's network ended", "error", err)
 		}
 	})
@@ -89,7 +90,7 @@ func (n *Network) Place() *guestwire.Network {
 		return nil
 	}
 	return &guestwire.Network{
-		MAC: [6]byte(vnet.GuestMAC), Address: n.Guest.As4(), Gateway: n.Gateway.As4(), GatewayMAC: [6]byte(vnet.GatewayMAC),
+		MAC: [6]byte(reach.GuestMAC), Address: n.Guest.As4(), Gateway: n.Gateway.As4(), GatewayMAC: [6]byte(reach.GatewayMAC),
 	}
 }
 
@@ -129,7 +130,7 @@ func (s *supervisor) answerAllow(params json.RawMessage) (any, error) {
 	if !r.NAT {
 		proxies = nil
 	}
-	policy, err := vnet.ParsePolicy(r.NAT, slices.Concat(r.Allow, proxies))
+	policy, err := reach.ParsePolicy(r.NAT, slices.Concat(r.Allow, proxies))
 	if err == nil {
 		err = s.online()
 	}
@@ -148,13 +149,13 @@ func (s *supervisor) answerAllow(params json.RawMessage) (any, error) {
 	return a, nil
 }
 
-// NetworkReport is what a guest reached and what it was refused, since its shim
-// was started.
+// NetworkReport is what a guest reached and what it was refused so far. Counters
+// are since its shim was started.
 type NetworkReport struct {
 	Reach
-	Records  []vnet.Record `json:"records"` // the latest first
-	Counters vnet.Counters `json:"counters"`
-	Learned  []string      `json:"learned"` // the rules that everything so far needed
+	Records  []reach.Record `json:"records"` // the latest first
+	Counters reach.Counters `json:"counters"`
+	Learned  []string       `json:"learned"` // the rules that everything so far needed
 }
 
 func (s *supervisor) networkReport() (any, error) {

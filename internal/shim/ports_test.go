@@ -58,7 +58,7 @@ func withPorts(publish ...string) Launch {
 
 func awaitPorts(t *testing.T, c *Client, ok func([]banger.Port) bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; {
+	for deadline := time.Now().Add(time.Minute); ; {
 		list, err := c.Ports(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -139,7 +139,7 @@ func TestTakenPortStartsNoMachine(t *testing.T) {
 	defer taken.Close()
 	_, port, _ := net.SplitHostPort(taken.Addr().String())
 	d := &scripted{agent: echo}
-	opts := Options{Build: "test", Driver: func(string) (vmm.Driver, error) { return d, nil }}
+	opts := Options{Build: "test", Driver: func(string) (vmm.Driver, error) { return d, nil }, Network: testNetwork, Layers: testLayers}
 	_, err = open(t.Context(), vmDir(t, withPorts(port+":80")), opts, slog.New(slog.DiscardHandler))
 	if banger.CodeOf(err) != banger.Conflict || len(d.boots) != 0 {
 		t.Fatalf("got %v and %d machines", err, len(d.boots))
@@ -181,7 +181,7 @@ func TestListenersAreAskedForAgainAfterAFailure(t *testing.T) {
 		well(s)
 	}}, withPorts())
 	r.await(t, r.is(Running))
-	for deadline := time.Now().Add(10 * time.Second); ; {
+	for deadline := time.Now().Add(time.Minute); ; {
 		list, err := r.Ports(t.Context())
 		if err == nil && len(list) == 1 {
 			break

@@ -27,7 +27,7 @@ import (
 func TestMain(m *testing.M) {
 	switch {
 	case len(os.Args) == 3 && os.Args[1] == "shim":
-		err := Main(context.Background(), os.Args[2], Options{Build: "test", Driver: drivers})
+		err := Main(context.Background(), os.Args[2], Options{Build: "test", Driver: drivers, Network: testNetwork, Layers: testLayers})
 		if err != nil {
 			os.Exit(1)
 		}
@@ -119,7 +119,7 @@ func processEnd(t *testing.T, pid int) (wait func()) {
 	return func() {
 		t.Helper()
 		defer f.Close()
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := awaitEnd(ctx, f); err != nil {
 			t.Fatalf("process %d: %v", pid, err)
@@ -229,7 +229,7 @@ func TestStoppedShimLeavesNoProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if e, err := c.Stop(t.Context(), 5*time.Second); err != nil || e.Reason != ReasonStopped || e.VMM.Reason != vmm.Poweroff {
+	if e, err := c.Stop(t.Context(), time.Minute); err != nil || e.Reason != ReasonStopped || e.VMM.Reason != vmm.Poweroff {
 		t.Fatalf("%+v, %v", e, err)
 	}
 	// The next one need not wait for the first to be gone.
@@ -345,7 +345,7 @@ func TestSocketOfADeepDirectoryIsReached(t *testing.T) {
 
 func TestFollowedConsoleEndsWithTheShim(t *testing.T) {
 	for name, end := range map[string]func(*Client, paths.VM) error{
-		"stopped": func(c *Client, _ paths.VM) error { _, err := c.Stop(context.Background(), time.Second); return err },
+		"stopped": func(c *Client, _ paths.VM) error { _, err := c.Stop(context.Background(), time.Minute); return err },
 		"killed":  func(_ *Client, dir paths.VM) error { return KillRecorded(context.Background(), dir) },
 	} {
 		t.Run(name, func(t *testing.T) {

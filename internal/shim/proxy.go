@@ -5,7 +5,7 @@ import (
 	"slices"
 
 	"banger"
-	"banger/internal/vnet"
+	"banger/internal/vnet/reach"
 )
 
 // maxProxies bounds what is remembered of the proxies of those who ran commands.
@@ -29,9 +29,9 @@ func (s *supervisor) openProxy(params json.RawMessage) error {
 		return banger.Wrap(err, "cannot open the host's proxy to %s", s.launch.Name)
 	}
 	s.mu.Lock()
-	reach := s.launch.Network.Reach
+	now := s.launch.Network.Reach
 	s.mu.Unlock()
-	if !reach.NAT {
+	if !now.NAT {
 		return banger.Errorf(banger.Conflict, "cannot open the host's proxy to %s, which may not reach the internet", s.launch.Name).
 			Hint("banger vm set %s --nat", s.launch.Name)
 	}
@@ -45,7 +45,7 @@ func (s *supervisor) openProxy(params json.RawMessage) error {
 		return nil
 	}
 	proxies = proxies[max(0, len(proxies)-maxProxies):]
-	policy, err := vnet.ParsePolicy(true, slices.Concat(reach.Allow, proxies))
+	policy, err := reach.ParsePolicy(true, slices.Concat(now.Allow, proxies))
 	if err != nil {
 		return banger.Wrap(err, "cannot open the host's proxy to %s", s.launch.Name)
 	}

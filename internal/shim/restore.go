@@ -82,7 +82,7 @@ func (s *supervisor) restoreVMM(ctx context.Context, what string, from Restore, 
 	if memory == nil || len(from.Token) != guestwire.TokenLen {
 		return unfit{errors.New("its memory or its token is missing")}
 	}
-	cfg, err := s.config()
+	cfg, err := s.config(ctx)
 	if err != nil {
 		return err
 	}
@@ -119,27 +119,47 @@ func (s *supervisor) restoreVMM(ctx context.Context, what string, from Restore, 
 	return nil
 }
 
+// grace is by how much a limit is longer for the guest of a VMM.
+type grace func(pid int, limit time.Duration) time.Duration
+
 // watchOver sees to it that somebody hears of a guest that does not come up. A
 // restored one is ended: a template's is booted in its place, and soon; a
-// machine there is no other of gets more time.
+// machine there is no other of gets more time. All get more where the VMM itself waits
+// for a processor. It is called with mu held.
 func (s *supervisor) watchOver(b *boot) *time.Timer {
 	limit := restoreLimit
 	switch b.restored {
 	case "":
-		return time.AfterFunc(s.launch.ReadyTimeout, func() { s.giveUp(b) })
+		limit = s.launch.ReadyTimeout
 	case RestoredSuspended, RestoredFork:
 		limit = max(limit, s.launch.ReadyTimeout)
 	}
+	began := time.Now()
 	return time.AfterFunc(limit, func() {
-		if s.stillLate(b, limit) {
+		within := limit + s.grace(b.machine.PID(), limit)
+		switch {
+		case s.waitOn(b, within-time.Since(began)):
+		case b.restored == "":
+			s.giveUp(b, within)
+		case s.giveUpOn(b, limit):
 			_ = b.machine.Signal(killSignal)
 		}
 	})
 }
 
-// stillLate says whether a guest had its time and is not up. One that stands still,
-// paused or out of room, gets as much again.
-func (s *supervisor) stillLate(b *boot, limit time.Duration) bool {
+// waitOn gives a guest more time, and says whether there is any.
+func (s *supervisor) waitOn(b *boot, more time.Duration) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if more > 0 && b.link == nil {
+		b.late.Reset(more) // with mu held: who finds it up stops the timer afterwards
+	}
+	return more > 0
+}
+
+// giveUpOn says whether a guest had its time and is not up, so that it is killed. One
+// that stands still, paused or out of room, gets as much again.
+func (s *supervisor) giveUpOn(b *boot, limit time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -149,5 +169,6 @@ func (s *supervisor) stillLate(b *boot, limit time.Duration) bool {
 		b.late.Reset(limit) // with mu held: who finds it up stops the timer afterwards
 		return false
 	}
+	b.killed = true
 	return true
 }

@@ -2,8 +2,11 @@ package shim
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
+	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"strings"
 	"testing"
@@ -95,7 +98,7 @@ func TestRestoredGuestIsNotEndedWhileItStandsStill(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := (&scripted{}).machine(vmm.IO{})
-				s := &supervisor{boot: &boot{machine: m, restored: RestoredSuspended}, changed: make(chan struct{})}
+				s := &supervisor{grace: vmm.Grace, boot: &boot{machine: m, restored: RestoredSuspended}, changed: make(chan struct{})}
 				s.update(func() { s.boot.late = s.watchOver(s.boot) })
 				still(s, true)
 				time.Sleep(3*restoreLimit + time.Second)
@@ -116,4 +119,56 @@ func TestRestoredGuestIsNotEndedWhileItStandsStill(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestGuestOfAVMMThatWaitsGetsMoreTime: nothing is wrong with it.
+func TestGuestOfAVMMThatWaitsGetsMoreTime(t *testing.T) {
+	const limit, lost = time.Minute, 45 * time.Second
+	for _, restored := range []string{"", RestoredTemplate, RestoredFork} {
+		t.Run(cmp.Or(restored, "booted"), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := (&scripted{}).machine(vmm.IO{})
+				s := &supervisor{
+					boot: &boot{machine: m, restored: restored}, changed: make(chan struct{}), log: slog.New(slog.DiscardHandler),
+					launch: Launch{ReadyTimeout: limit}, grace: func(int, time.Duration) time.Duration { return lost },
+				}
+				s.update(func() { s.boot.late = s.watchOver(s.boot) })
+				state := func() (problem string, killed bool) { // a timer writes it, as early as the next moment
+					s.mu.Lock()
+					defer s.mu.Unlock()
+					return s.boot.problem, s.boot.killed
+				}
+				least := limit
+				if restored == RestoredTemplate {
+					least = restoreLimit
+				}
+				time.Sleep(least + lost - time.Nanosecond)
+				synctest.Wait()
+				if problem, killed := state(); problem != "" || killed {
+					t.Errorf("it was given up before its time: %q", problem)
+				}
+				time.Sleep(time.Nanosecond)
+				synctest.Wait()
+				problem, killed := state()
+				if restored == "" && problem != "it did not come up within 1m45s" || restored != "" && !killed {
+					t.Errorf("it was not given up: %q", problem)
+				}
+				m.end(vmm.Exit{})
+			})
+		})
+	}
+}
+
+// Else the start of a VM on a busy host fails, where a boot was to follow.
+func TestRestoredGuestThatIsLateAndDiesSlowlyIsNoFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := (&scripted{dying: 20 * endsSoon}).machine(vmm.IO{})
+		s := &supervisor{grace: vmm.Grace, boot: &boot{machine: m, restored: RestoredTemplate}, changed: make(chan struct{}), log: slog.New(slog.DiscardHandler)}
+		s.update(func() { s.boot.late = s.watchOver(s.boot) })
+		_, err := m.host.Read(make([]byte, 1)) // as setting it up does, until it is killed
+		s.notUp(s.boot, fmt.Sprint("its agent was lost: ", err))
+		if s.boot.problem != "" {
+			t.Error(s.boot.problem)
+		}
+	})
 }

@@ -17,23 +17,30 @@ import (
 
 	"banger"
 	"banger/internal/guestwire"
+	"banger/internal/layers"
 	"banger/internal/paths"
 	"banger/internal/vmm"
+	"banger/internal/vnet"
+	"banger/internal/vnet/reach"
 )
 
 // scripted is a driver whose machines do what a test says, beside the fake and
 // the real one, which do what they must.
 type scripted struct {
-	vmm.Driver // for what no test here asks
+	dying      time.Duration // how long its machines take to end once they are killed
+	vmm.Driver               // for what no test here asks
 
 	agent    func(*guestwire.Stream) // nil: a guest that never comes up
 	refuse   error
 	restore  func(*scriptedMachine) error                             // nil: it cannot
 	save     func(context.Context, *scriptedMachine, vmm.Saved) error // instead of writing the files
 	boots    chan *scriptedMachine
-	cable    bool        // machines have a network card
-	stubborn bool        // SIGTERM and the guest's own shutdown do nothing
-	room     func() bool // what the shim is told of its disk
+	cable    bool          // machines have a network card
+	stubborn bool          // SIGTERM and the guest's own shutdown do nothing
+	room     func() bool   // what the shim is told of its disk
+	steps    steps         // of the host's clock
+	timeless bool          // agents do not tell their clock
+	stuck    time.Duration // how far off guests' clocks are, whatever they are set to
 }
 
 type scriptedMachine struct {
@@ -51,6 +58,10 @@ type scriptedMachine struct {
 	setups  atomic.Int32
 	setup   atomic.Pointer[guestwire.Setup] // the last one
 	source  vmm.Source                      // it was restored from
+	off     atomic.Int64                    // its clock, nanoseconds
+	sets    chan time.Time                  // what its clock was set to
+
+	unattended atomic.Pointer[guestwire.Unattended] // nil: its agent cannot tell
 
 	cable *vmm.Cable
 	card  net.Conn // the guest's end of it
@@ -85,7 +96,8 @@ func (d *scripted) Restore(_ context.Context, _ vmm.Config, from vmm.Source, out
 }
 
 func (d *scripted) machine(out vmm.IO) *scriptedMachine {
-	m := &scriptedMachine{driver: d, console: out.Console, halted: out.Halted, done: make(chan struct{}), pauses: make(chan string, 16)}
+	m := &scriptedMachine{driver: d, console: out.Console, halted: out.Halted, done: make(chan struct{}), pauses: make(chan string, 16), sets: make(chan time.Time, 16)}
+	m.off.Store(int64(d.stuck))
 	m.host, m.guest = net.Pipe()
 	if d.cable {
 		var host net.Conn
@@ -105,7 +117,18 @@ func (m *scriptedMachine) comeUp() {
 				setup, _ := guestwire.ParseSetup(s.Body)
 				m.setup.Store(&setup)
 				m.setups.Add(1)
-				s.Finish(guestwire.SetupResult{Kernel: "6.1-test"}.Append(nil))
+				result := guestwire.SetupResult{Kernel: "6.1-test"}
+				if m.driver.stuck != 0 {
+					result.TimeNanos = m.clock()
+				}
+				s.Finish(result.Append(nil))
+			case s.Kind == guestwire.KindClock:
+				c, _ := guestwire.ParseClock(s.Body)
+				if m.driver.stuck == 0 {
+					m.off.Store(c.TimeNanos - time.Now().UnixNano())
+				}
+				m.sets <- time.Unix(0, c.TimeNanos)
+				s.Finish(guestwire.Clock{TimeNanos: m.clock()}.Append(nil))
 			case s.Kind == guestwire.KindCall && json.Unmarshal(s.Body, &c) == nil:
 				m.call(s, c)
 			default:
@@ -115,6 +138,8 @@ func (m *scriptedMachine) comeUp() {
 	}()
 }
 
+func (m *scriptedMachine) clock() int64 { return time.Now().UnixNano() + m.off.Load() }
+
 func (m *scriptedMachine) call(s *guestwire.Stream, c guestwire.Call) {
 	switch c.Method {
 	case guestwire.MethodShutdown:
@@ -122,6 +147,21 @@ func (m *scriptedMachine) call(s *guestwire.Stream, c guestwire.Call) {
 		if !m.driver.stubborn {
 			m.end(vmm.Exit{Reason: vmm.Poweroff})
 		}
+	case guestwire.MethodUnattended:
+		u := m.unattended.Load()
+		if u == nil {
+			s.Fail("unknown_method", "no such method")
+			return
+		}
+		body, _ := json.Marshal(u)
+		s.Finish(body)
+	case guestwire.MethodTime:
+		if m.driver.timeless {
+			s.Fail("unknown_method", "no such method")
+			return
+		}
+		body, _ := json.Marshal(guestwire.Clock{TimeNanos: m.clock()})
+		s.Finish(body)
 	default:
 		s.Finish(c.Params)
 	}
@@ -140,7 +180,7 @@ func (m *scriptedMachine) end(e vmm.Exit) {
 
 func (m *scriptedMachine) Agent() net.Conn       { return m.host }
 func (m *scriptedMachine) Cable() *vmm.Cable     { return m.cable }
-func (m *scriptedMachine) PID() int              { return 4242 }
+func (m *scriptedMachine) PID() int              { return 1 << 30 } // nobody's
 func (m *scriptedMachine) Isolation() []string   { return []string{"a test"} }
 func (m *scriptedMachine) Done() <-chan struct{} { return m.done }
 func (m *scriptedMachine) Exit() vmm.Exit        { return m.exit }
@@ -189,6 +229,8 @@ func (m *scriptedMachine) Signal(sig os.Signal) error {
 	if m.driver.stubborn && sig != syscall.SIGKILL {
 		return nil
 	}
+	_ = m.guest.Close()
+	time.Sleep(m.driver.dying)
 	m.end(vmm.Exit{Reason: vmm.Killed, Signal: sig.String()})
 	return nil
 }
@@ -214,6 +256,10 @@ func vmDir(t *testing.T, l Launch) paths.VM {
 
 func testLaunch() Launch { return Launch{ID: banger.NewID(), Name: "devbox", Driver: "scripted"} }
 
+func testNetwork(s reach.Site) (Wire, error) { return vnet.OnHost(s) }
+
+var testLayers = Layers{Of: layers.Of, Flatten: layers.Flatten, Take: layers.Take}
+
 func newRig(t *testing.T, d *scripted, l Launch) *rig {
 	t.Helper()
 	return rigIn(t, vmDir(t, l), d, l)
@@ -227,7 +273,7 @@ func rigIn(t *testing.T, dir paths.VM, d *scripted, l Launch) *rig {
 	}
 	d.boots = make(chan *scriptedMachine, 8)
 	r := &rig{dir: dir, driver: d, ended: make(chan struct{})}
-	opts := Options{Build: "test", Driver: func(string) (vmm.Driver, error) { return d, nil }, room: d.room}
+	opts := Options{Build: "test", Driver: func(string) (vmm.Driver, error) { return d, nil }, Network: testNetwork, Layers: testLayers, room: d.room, steps: d.steps}
 	if l.Restore != nil {
 		opts.memory = l.Restore.Memory
 	}
@@ -254,7 +300,7 @@ func rigIn(t *testing.T, dir paths.VM, d *scripted, l Launch) *rig {
 // await waits until the status is as wanted.
 func (r *rig) await(t *testing.T, wanted func(Status) bool) Status {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var last Status
 	err := r.Watch(ctx, func(s Status) {
@@ -272,7 +318,7 @@ func (r *rig) await(t *testing.T, wanted func(Status) bool) Status {
 // change that watchers are told of.
 func (r *rig) awaitStreams(t *testing.T, n int) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
 		if s, err := r.Status(t.Context()); err != nil || s.Streams == n {
 			return
 		}

@@ -30,7 +30,7 @@ func (m *scriptedMachine) said() (all []string) {
 
 func (r *rig) awaitSetups(t *testing.T, n int32) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); r.machine.setups.Load() != n; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); r.machine.setups.Load() != n; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("the guest was set up %d times, not %d", r.machine.setups.Load(), n)
 		}
@@ -226,7 +226,7 @@ func TestStopWinsOverASave(t *testing.T) {
 	for name, save := range bothSaves {
 		t.Run(name, func(t *testing.T) {
 			r, _, result := saving(t, save)
-			e, err := r.Stop(t.Context(), time.Second)
+			e, err := r.Stop(t.Context(), time.Minute)
 			if err != nil || e.Reason != ReasonStopped || e.VMM.Reason != vmm.Poweroff {
 				t.Errorf("%+v, %v", e, err)
 			}
@@ -300,6 +300,7 @@ func TestStopLetsASlowSaveEndBeforeItCountsTime(t *testing.T) {
 			t.Fatalf("%+v, %v", s, err)
 		}
 	}
+	r.shim.margin = time.Minute // of which nothing has gone by
 	close(proceed)
 	if err := <-result; banger.CodeOf(err) != banger.NotRunning {
 		t.Errorf("the suspension gave %v", err)

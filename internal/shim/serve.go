@@ -130,8 +130,10 @@ func (s *supervisor) answer(st *guestwire.Stream) {
 
 // relay joins a stream to the guest.
 func (s *supervisor) relay(st *guestwire.Stream) {
-	s.count(1)
-	defer s.count(-1)
+	if isUse(st.Kind) {
+		s.count(1)
+		defer s.count(-1)
+	}
 	link, boots, err := s.awaitGuest(st.Done())
 	if err != nil {
 		refuse(st, err)
@@ -143,14 +145,6 @@ func (s *supervisor) relay(st *guestwire.Stream) {
 	if err := link.Conn().Relay(st); err != nil {
 		s.explain(st, boots, err)
 	}
-}
-
-// count counts streams to the guest; their beginning and end are touches.
-func (s *supervisor) count(n int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.streams += n
-	s.touched = time.Now()
 }
 
 // lostBound is how long the reason of a lost link may take to be known.

@@ -36,7 +36,8 @@ type Status struct {
 	VMMPID      int                   `json:"vmm_pid,omitempty"`
 	StartedAt   time.Time             `json:"started_at"`             // of the shim
 	ReadyAt     time.Time             `json:"ready_at,omitzero"`      // of the present boot
-	LastTouched time.Time             `json:"last_touched"`           // by a stream or Touch; no change that watchers are told of
+	LastTouched time.Time             `json:"last_touched"`           // as use.go says; no change that watchers are told of
+	IdleMillis  int64                 `json:"idle_millis,omitempty"`  // since then, as time passes for a host that is awake; 0 also of a shim that does not say
 	Boots       int                   `json:"boots"`                  // 1, and one more for each reboot inside
 	Guest       guestwire.SetupResult `json:"guest,omitzero"`         // once it was ready
 	Isolation   []string              `json:"isolation,omitempty"`    // what holds the VMM back
@@ -121,7 +122,7 @@ const (
 	methodResume  = "resume"    //
 	methodGrow    = "grow_disk" // growRequest
 	methodSave    = "save"      // SaveRequest → Saved
-	methodSuspend = "suspend"   // → Exit, when the VMM is gone
+	methodSuspend = "suspend"   // suspendRequest → Exit, when the VMM is gone
 	methodAllow   = "allow"     // Reach → allowed
 	methodProxy   = "proxy"     // proxyRequest
 	methodNetwork = "network"   // → NetworkReport
@@ -134,6 +135,15 @@ const report = guestwire.Stdout
 
 type stopRequest struct {
 	TimeoutMillis int64 `json:"timeout_millis"`
+	IfIdle
+}
+
+type suspendRequest struct{ IfIdle }
+
+// IfIdle is a condition: the VM is not in use, and has not been for so long. A shim
+// of an earlier build does not know it, and does what it is told.
+type IfIdle struct {
+	Millis int64 `json:"if_idle_millis,omitempty"` // 0 is always met
 }
 
 type killRequest struct {

@@ -12,32 +12,35 @@ import (
 	"banger/internal/paths"
 	"banger/internal/ports"
 	"banger/internal/vmm"
-	"banger/internal/vnet"
 )
 
 // supervisor is a shim at work.
 type supervisor struct {
-	dir      paths.VM
-	driver   vmm.Driver
-	id       Identity
-	log      *slog.Logger
-	lock     *os.File
-	listener *net.UnixListener
-	console  *consoleLog
-	ports    *ports.Ports // of the guest on the host, nil where there are none
-	prefix   *os.File     // holds the loopback prefix they are of
-	started  time.Time
-	margin   time.Duration  // see stopMargin
-	room     func() bool    // whether there is some for what the guest writes
-	memory   *os.File       // of the machine to restore, or nil
-	work     sync.WaitGroup // goroutines of the VM's life; not those of clients
-	clearing sync.WaitGroup // see clear
-	over     chan struct{}  // closed when the VM has ended and exit is set
-	network  *vnet.Network  // of the guest, nil where the VM has none
-	turn     turn           // of pause, resume, grow, save, suspend, reboot
-	keeping  sync.Mutex     // held while launch.json is written
-	reaching sync.Mutex     // held while what the guest may reach changes
-	proxies  []string       // rules beside those of its Reach, with reaching held
+	dir        paths.VM
+	driver     vmm.Driver
+	layers     Layers
+	id         Identity
+	log        *slog.Logger
+	lock       *os.File
+	listener   *net.UnixListener
+	console    *consoleLog
+	ports      *ports.Ports // of the guest on the host, nil where there are none
+	prefix     *os.File     // holds the loopback prefix they are of
+	started    time.Time
+	margin     time.Duration  // see stopMargin
+	grace      grace          // vmm.Grace
+	room       func() bool    // whether there is some for what the guest writes
+	steps      steps          // of the host's clock
+	clockDoubt chan struct{}  // has the guest's clock looked at again
+	memory     *os.File       // of the machine to restore, or nil
+	work       sync.WaitGroup // goroutines of the VM's life; not those of clients
+	clearing   sync.WaitGroup // see clear
+	over       chan struct{}  // closed when the VM has ended and exit is set
+	network    Wire           // of the guest, nil where the VM has none
+	turn       turn           // of pause, resume, grow, save, suspend, reboot
+	keeping    sync.Mutex     // held while launch.json is written
+	reaching   sync.Mutex     // held while what the guest may reach changes
+	proxies    []string       // rules beside those of its Reach, with reaching held
 
 	serving sync.WaitGroup // the accepting goroutine and one per client
 
@@ -58,7 +61,8 @@ type supervisor struct {
 	streams     int // to the guest
 	answering   int // streams of clients being handled
 	touched     time.Time
-	unlisted    error // why the guest's listeners are not known
+	traffic     uint64 // of its network when that was last looked at
+	unlisted    error  // why the guest's listeners are not known
 	exit        *Exit
 	clients     map[*outbox]bool
 }
@@ -67,11 +71,14 @@ type supervisor struct {
 func open(ctx context.Context, dir paths.VM, opts Options, log *slog.Logger) (_ *supervisor, err error) {
 	now := time.Now()
 	s := &supervisor{
-		dir: dir, log: log, memory: opts.memory, started: now, touched: now, margin: stopMargin,
-		turn: newTurn(), over: make(chan struct{}), changed: make(chan struct{}), clients: make(map[*outbox]bool),
+		dir: dir, log: log, layers: opts.Layers, memory: opts.memory, started: now, touched: now, margin: stopMargin, grace: vmm.Grace,
+		turn: newTurn(), over: make(chan struct{}), changed: make(chan struct{}), clockDoubt: make(chan struct{}, 1), clients: make(map[*outbox]bool),
 	}
 	if s.room = opts.room; s.room == nil {
 		s.room = func() bool { return hasRoom(string(dir)) }
+	}
+	if s.steps = opts.steps; s.steps == nil {
+		s.steps = hostSteps
 	}
 	if s.id, err = ownIdentity(opts.Build); err != nil {
 		return nil, err
@@ -106,7 +113,7 @@ func (s *supervisor) begin(ctx context.Context, opts Options) (err error) {
 		return fileError(err, "cannot listen on the control socket")
 	}
 	if s.launch.Network != nil {
-		if s.network, err = s.launch.Network.open(); err != nil {
+		if err = s.openNetwork(opts.Network); err != nil {
 			return err
 		}
 	}
@@ -137,9 +144,10 @@ func (s *supervisor) release() {
 // run serves clients until the VM has ended. Ending ctx stops the VM.
 func (s *supervisor) run(ctx context.Context) {
 	s.serving.Go(s.acceptClients)
-	defer context.AfterFunc(ctx, func() { s.beginStop(defaultStop) })()
+	defer context.AfterFunc(ctx, func() { _ = s.beginStop(defaultStop, IfIdle{}) })()
 	exit := s.supervise()
 	s.log.Info("the VM ended", "reason", exit.Reason, "message", exit.Message)
+	s.keepNetwork() // first: whoever reads how it ended may start it again
 	if err := writeJSON(s.dir.Exit(), exit); err != nil {
 		s.log.Error("cannot record how the VM ended", "error", err)
 	}
@@ -202,6 +210,7 @@ func (s *supervisor) wake() {
 func (s *supervisor) status() (Status, <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.noticeTraffic()
 	st := Status{
 		State:       s.state(),
 		Problem:     s.boot.problem,
@@ -212,6 +221,7 @@ func (s *supervisor) status() (Status, <-chan struct{}) {
 		StartedAt:   s.started,
 		ReadyAt:     s.boot.readyAt,
 		LastTouched: s.touched,
+		IdleMillis:  time.Since(s.touched).Milliseconds(),
 		Boots:       s.boots,
 		Guest:       s.boot.guest,
 		Isolation:   s.boot.machine.Isolation(),
@@ -248,12 +258,6 @@ func (s *supervisor) state() State {
 		return Booting
 	}
 	return Running
-}
-
-func (s *supervisor) touch() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.touched = time.Now()
 }
 
 // live refuses what cannot be done to a VM that is ending.

@@ -14,8 +14,18 @@ import (
 // suspend saves the machine in the VM's directory and ends it. Renaming the
 // directory of the saved machine into its place is what decides: a shim that
 // is killed before leaves a VM after a power cut, one that is killed after it
-// leaves a suspended one, since the machine does not run any more.
-func (s *supervisor) suspend(ctx context.Context) error {
+// leaves a suspended one, since the machine does not run any more. Whether the VM is
+// as idle as it is to be is looked at then too: it may have been used meanwhile.
+func (s *supervisor) suspend(ctx context.Context, idle IfIdle) error {
+	err := s.noticeUnattended(ctx, idle)
+	if err == nil {
+		s.mu.Lock()
+		err = s.refuseUsed(idle)
+		s.mu.Unlock()
+	}
+	if err != nil {
+		return err
+	}
 	h, err := s.hold(ctx)
 	if err != nil {
 		return err
@@ -28,7 +38,7 @@ func (s *supervisor) suspend(ctx context.Context) error {
 	to := vmm.Saved{Memory: filepath.Join(dir, memoryName), State: filepath.Join(dir, stateName)}
 	if err = h.machine.Save(h.ctx, to, nil); err != nil {
 		err = s.unsaved(h, err)
-	} else if err = s.settle(h, dir); err != nil && !h.paused {
+	} else if err = s.settle(h, dir, idle); err != nil && !h.paused {
 		if err := s.runOn(h); err != nil {
 			s.log.Error("a VM that could not be suspended stands still", "error", err)
 		}
@@ -43,7 +53,7 @@ func (s *supervisor) suspend(ctx context.Context) error {
 }
 
 // settle makes what was saved safe, and then the VM a suspended one.
-func (s *supervisor) settle(h *hold, dir string) error {
+func (s *supervisor) settle(h *hold, dir string, idle IfIdle) error {
 	if err := s.syncDisk(); err != nil {
 		return fileError(err, "cannot write out its disk")
 	}
@@ -55,7 +65,7 @@ func (s *supervisor) settle(h *hold, dir string) error {
 	if err := writeJSON(filepath.Join(dir, recordName), record); err != nil { // syncs the directory
 		return fileError(err, "cannot record what was saved")
 	}
-	if err := s.commit(h, dir); err != nil {
+	if err := s.commit(h, dir, idle); err != nil {
 		return err
 	}
 	if err := syncDir(string(s.dir)); err != nil {
@@ -64,8 +74,9 @@ func (s *supervisor) settle(h *hold, dir string) error {
 	return nil
 }
 
-// commit makes the VM a suspended one, unless it is to end in another way.
-func (s *supervisor) commit(h *hold, dir string) error {
+// commit makes the VM a suspended one, unless it is to end in another way or is in
+// use.
+func (s *supervisor) commit(h *hold, dir string, idle IfIdle) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	select {
@@ -75,6 +86,9 @@ func (s *supervisor) commit(h *hold, dir string) error {
 	}
 	if s.exit != nil || s.asked != "" {
 		return s.notRunning()
+	}
+	if err := s.refuseUsed(idle); err != nil {
+		return err
 	}
 	if err := os.Rename(dir, s.dir.Suspended()); err != nil {
 		return fileError(err, "cannot put what was saved in its place")

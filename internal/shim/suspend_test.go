@@ -188,7 +188,7 @@ func startFailing(t *testing.T, dir paths.VM, d *scripted, l Launch, restore fun
 	if err := l.write(dir); err != nil {
 		t.Fatal(err)
 	}
-	opts := Options{Build: "test", Driver: func(string) (vmm.Driver, error) { return d, nil }}
+	opts := Options{Build: "test", Driver: func(string) (vmm.Driver, error) { return d, nil }, Network: testNetwork, Layers: testLayers}
 	if l.Restore != nil {
 		opts.memory = l.Restore.Memory
 	}

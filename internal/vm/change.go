@@ -167,6 +167,7 @@ func (m *Manager) end(ctx context.Context, row banger.VM, ask func(Shim) (shim.E
 	case err == nil:
 		l.finish(exit)
 		return m.recordEnd(ctx, row.ID, &exit)
+	case banger.CodeOf(err) == banger.Busy: // it is there, and goes on
 	case ctx.Err() == nil && m.wentAway(ctx, l):
 		return m.recordEnd(ctx, row.ID, nil) // it ended by itself at the same time
 	}
@@ -295,9 +296,9 @@ func (m *Manager) keep(ctx context.Context, row banger.VM) error {
 	if err := m.rewrite(ctx, row); err != nil {
 		return err
 	}
-	l := m.liveOf(row.ID)
-	if l == nil {
-		return nil
+	l, err := m.attach(ctx, row)
+	if err != nil || l == nil {
+		return err
 	}
 	s, err := m.answering(ctx, l)
 	if err != nil {

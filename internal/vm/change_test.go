@@ -286,6 +286,15 @@ func TestRenameChangesRowAndRecord(t *testing.T) {
 	}
 }
 
+func TestKeepReachesAShimThatWasNotHeardOfYet(t *testing.T) {
+	w := newWorld(t)
+	v := w.create(Create{Name: "devbox", Start: true, Wait: true, Ephemeral: true})
+	w.drop(v.ID)
+	if v, err := w.Keep(t.Context(), v.ID); must(t, v, err).Spec.Ephemeral || w.shims.vms[v.ID].status.Ephemeral {
+		t.Errorf("got %+v", v)
+	}
+}
+
 func TestKeptVMOutlivesItsOwner(t *testing.T) {
 	w := newWorld(t)
 	v := w.create(Create{Name: "devbox", Start: true, Wait: true, Ephemeral: true})
@@ -368,7 +377,7 @@ func TestTouchesReachTheLedger(t *testing.T) {
 	v := w.create(Create{Name: "devbox", Start: true, Wait: true})
 	used := time.Now().Add(time.Hour).UTC()
 	w.shims.vms[v.ID].update(func() { w.shims.vms[v.ID].status.LastTouched = used })
-	w.writeTouches(t.Context())
+	w.tend(t.Context())
 	row, err := w.rows.VM(t.Context(), v.ID)
 	if err != nil || !row.LastTouchedAt.Equal(used) {
 		t.Error(row.LastTouchedAt, used, err)

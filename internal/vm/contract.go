@@ -109,6 +109,10 @@ type Service interface {
 	Delete(ctx context.Context, id string, force bool) error
 	Rename(ctx context.Context, id, name string) (View, error)
 	Keep(ctx context.Context, id string) (View, error) // no longer ephemeral
+	// Visit runs a stopped VM (conflict else) for as long as do takes, and for
+	// nothing else: without its network, its ports and its own init. It is stopped
+	// again whatever happens, also to the daemon.
+	Visit(ctx context.Context, id string, p Progress, do func(ctx context.Context) error) error
 	// SetWorkspace notes the repository that was brought into a VM.
 	SetWorkspace(ctx context.Context, id string, w banger.Workspace) (View, error)
 	// HostKey sees that a VM's SSH host key is there, and the pinned one.

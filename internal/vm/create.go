@@ -71,6 +71,10 @@ func (m *Manager) config(p Progress) (config.Config, error) {
 	for _, w := range warnings {
 		p.Warn(string(w))
 	}
+	_, problems := m.trust(cfg)
+	for _, problem := range problems {
+		p.Warn("inherit_ca: " + problem)
+	}
 	return cfg, err
 }
 
@@ -80,7 +84,7 @@ func (m *Manager) prepare(ctx context.Context, c Create, cfg config.Config, vm *
 	if err != nil {
 		return Image{}, err
 	}
-	kernel, err := m.kernel(ctx, or(or(c.Kernel, image.Kernel), cfg.DefaultKernel), p)
+	kernel, err := m.kernel(ctx, or(or(c.Kernel, image.Kernel), cfg.DefaultKernel), c.Access, p)
 	if err != nil {
 		return Image{}, err
 	}
@@ -89,10 +93,10 @@ func (m *Manager) prepare(ctx context.Context, c Create, cfg config.Config, vm *
 }
 
 // kernel finds a kernel, or gets one of the catalogue.
-func (m *Manager) kernel(ctx context.Context, ref string, p Progress) (banger.Kernel, error) {
+func (m *Manager) kernel(ctx context.Context, ref string, access banger.Access, p Progress) (banger.Kernel, error) {
 	k, err := m.Kernels.Get(ref)
 	if banger.CodeOf(err) == banger.NotFound {
-		return m.Kernels.Pull(ctx, ref, false, p.Stage)
+		return m.Kernels.Pull(ctx, ref, false, access, p.Stage)
 	}
 	return k, err
 }

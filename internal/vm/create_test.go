@@ -193,6 +193,25 @@ func TestSlowGuestIsKeptEvenIfEphemeral(t *testing.T) {
 	}
 }
 
+func TestGuestOfAVMMThatWaitsIsWaitedFor(t *testing.T) {
+	w := newWorld(t)
+	w.readyTimeout = time.Millisecond
+	asked := 0
+	w.grace = func(pid int, limit time.Duration) time.Duration {
+		if asked++; pid != os.Getpid() { // nothing is known of it yet
+			return time.Duration(asked) * limit
+		}
+		for _, s := range w.shims.vms {
+			s.becomes(shim.Running)
+		}
+		return time.Hour
+	}
+	w.shims.guest = func(*fakeShim) {}
+	if _, err := w.Create(t.Context(), Create{Name: "devbox", Start: true, Wait: true}, quiet{}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestOneNameIsGivenOnce(t *testing.T) {
 	w := newWorld(t)
 	var wins, losses int
@@ -253,4 +272,21 @@ func TestOwnedEphemeralVMStaysUntilItsShimEnds(t *testing.T) {
 	w.want("dir vms/devbox", "process devbox", "row devbox running")
 	w.shims.vms[v.ID].ends(shim.ReasonOwnerGone)
 	w.eventually("the VM goes", func() bool { return w.String() == "" })
+}
+
+func TestGuestsTrustWhatTheHostDoesWhenAsked(t *testing.T) {
+	w := newWorld(t)
+	w.ownCAs = func() ([]byte, []string) { return []byte("of the host"), []string{"one was broken"} }
+	for i, on := range []bool{false, true} {
+		w.config.InheritCA = on
+		var p warned
+		v, err := w.Create(t.Context(), Create{Name: []string{"without", "with"}[i], Start: true}, &p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		trust := w.shims.vms[v.ID].launch.Setup.Trust
+		if (trust == "of the host") != on || !on && trust != "" || (p.String() == "inherit_ca: one was broken\n") != on {
+			t.Errorf("with inherit_ca = %v: %q, %q", on, trust, p.String())
+		}
+	}
 }

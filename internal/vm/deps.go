@@ -30,10 +30,13 @@ type Deps struct {
 
 	// Config is the configuration as it is now.
 	Config func() (config.Config, []config.Warning, error)
-	// Choose picks the monitor for one start. It is asked at each.
-	Choose func(ctx context.Context, c config.Config) (Machine, error)
+	// Choose picks the monitor for one start, of a guest with this kernel. It is asked at each.
+	Choose func(ctx context.Context, c config.Config, k banger.Kernel) (Machine, error)
 	// Initramfs gives the path and digest of banger's initramfs for a kernel.
 	Initramfs func(ctx context.Context, k banger.Kernel) (path, digest string, err error)
+	// Trust gives the certificates that the host's administrator added, in PEM, and
+	// says of each file why it was left out.
+	Trust func() (text []byte, problems []string)
 }
 
 // Machine is the monitor that was picked for a start.
@@ -56,6 +59,7 @@ type Store interface {
 	SetStates(ctx context.Context, state banger.State, runtimes map[string]banger.Runtime) error
 	SetWorkspace(ctx context.Context, id string, w banger.Workspace) error
 	SetStats(ctx context.Context, id string, stats banger.Stats) error
+	ChangeStats(ctx context.Context, all map[string]func(banger.Stats) (banger.Stats, bool)) error
 	TouchVMs(ctx context.Context, touched map[string]time.Time) error
 	DeleteVM(ctx context.Context, id string) error
 }
@@ -68,6 +72,7 @@ type Image struct {
 	WorkDir string
 	User    string // who runs commands that name nobody; "" is root
 	Kernel  string // digest of the kernel its VMs boot; "" is the configured one
+	Seed    string // sha256 of its work seed, hex; "" where it has none
 }
 
 // Images finds images, and gets those that are missing.
@@ -82,7 +87,8 @@ type Images interface {
 // Kernels finds kernels by name or digest, and gets those of the catalogue.
 type Kernels interface {
 	Get(ref string) (banger.Kernel, error)
-	Pull(ctx context.Context, name string, force bool, stage func(string)) (banger.Kernel, error)
+	// Pull gets one of the catalogue, through the proxies of who asks.
+	Pull(ctx context.Context, name string, force bool, access banger.Access, stage func(string)) (banger.Kernel, error)
 }
 
 // HostKeys makes the keys by which ssh knows VMs, and pins them.
@@ -109,8 +115,10 @@ type Shim interface {
 	Status(ctx context.Context) (shim.Status, error)
 	Watch(ctx context.Context, f func(shim.Status)) error
 	Stop(ctx context.Context, timeout time.Duration) (shim.Exit, error)
+	StopIdle(ctx context.Context, timeout, idle time.Duration) (shim.Exit, error) // busy where it was used since
 	Kill(ctx context.Context, sig syscall.Signal) (shim.Exit, error)
 	Suspend(ctx context.Context) (shim.Exit, error)
+	SuspendIdle(ctx context.Context, idle time.Duration) (shim.Exit, error) // busy where it was used since
 	Save(ctx context.Context, r shim.SaveRequest) (shim.Saved, error)
 	Pause(ctx context.Context) error
 	Resume(ctx context.Context) error

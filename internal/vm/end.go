@@ -48,7 +48,7 @@ func (m *Manager) recordEnd(ctx context.Context, id string, exit *shim.Exit) err
 func (m *Manager) saveEnd(ctx context.Context, row banger.VM, o Observation) error {
 	state, lastError := Observe(row, o)
 	r := row.Runtime
-	r.LastError, r.EndedAt = lastError, time.Now().UTC()
+	r.LastError, r.EndedAt, r.Visited = lastError, time.Now().UTC(), false
 	if o.Exit != nil {
 		r.EndedAt = o.Exit.At.UTC()
 	}

@@ -73,3 +73,28 @@ func TestSeedThatCannotBeReadIsAnError(t *testing.T) {
 		t.Errorf("%v; want one about file_sync[1]", err)
 	}
 }
+
+// What is forgotten here goes into images made of the VM.
+func TestAVMRemembersWhatWasSyncedWhenItWasMade(t *testing.T) {
+	w := newWorld(t)
+	w.config.FileSync = []config.FileSync{{Host: t.TempDir() + "/token", Guest: "/root/.token", Mode: 0o600}}
+	v := w.create(Create{Name: "box"})
+	w.config.FileSync = nil
+	s, err := w.CreateSnapshot(t.Context(), v.ID, "", quiet{})
+	if err == nil {
+		_, err = w.RestoreSnapshot(t.Context(), v.ID, s.ID, true, quiet{})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := w.Fork(t.Context(), v.ID, Fork{}, quiet{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{v.ID, out.VMs[0].ID} {
+		h, err := ReadHeld(w.Dirs.VM(id))
+		if now := w.get(id); err != nil || len(now.Spec.Synced) != 1 || now.Spec.Synced[0] != "/root/.token" || len(h.Spec.Synced) != 1 {
+			t.Errorf("%s remembers %q, its record %q, %v", now.Name, now.Spec.Synced, h.Spec.Synced, err)
+		}
+	}
+}

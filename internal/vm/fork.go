@@ -15,21 +15,29 @@ import (
 	"banger/internal/artifact"
 )
 
-// mostForks is how many copies can be asked for at once.
-const mostForks = 256
-
 // Fork implements Service. Copies of a VM with a memory go on where it is,
 // others boot. All of them are made or none is.
 func (m *Manager) Fork(ctx context.Context, id string, f Fork, p Progress) (out Forks, err error) {
-	f.Count = or(f.Count, 1)
-	if f.Count < 1 || f.Count > mostForks {
-		return out, banger.Errorf(banger.BadRequest, "bad number of forks %d: it must be from 1 to %d", f.Count, mostForks)
+	if err := f.Check(); err != nil {
+		return out, err
 	}
+	f.Count = or(f.Count, 1)
 	_, err = m.change(ctx, id, "fork", func(ctx context.Context, row banger.VM) error {
 		out, err = m.fork(ctx, row, f, p)
 		return err
 	})
 	return out, err
+}
+
+// Check refuses what nobody can have, whatever VM it is.
+func (f Fork) Check() error {
+	if f.Count < 0 || f.Count > banger.MostForks {
+		return banger.Errorf(banger.BadRequest, "bad number of forks %d: it must be from 1 to %d", f.Count, banger.MostForks)
+	}
+	if f.Prefix != "" {
+		return banger.ValidateVMName(fmt.Sprintf("%s-%d", f.Prefix, or(f.Count, 1)))
+	}
+	return nil
 }
 
 // child is a copy being made.

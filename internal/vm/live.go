@@ -19,6 +19,9 @@ type live struct {
 	status  *shim.Status // nil until its first word
 	gone    bool         // the shim ended, or left without a word
 	changed chan struct{}
+
+	sample   banger.Stats // the last one from outside, zero before the first
+	endTried time.Time    // when it was last to be ended for nobody used it
 }
 
 func newLive(id string) *live { return &live{id: id, changed: make(chan struct{})} }

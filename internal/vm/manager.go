@@ -9,8 +9,10 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/config"
 	"banger/internal/paths"
 	"banger/internal/shim"
+	"banger/internal/vmm"
 )
 
 // Manager implements Service.
@@ -27,9 +29,10 @@ type Manager struct {
 	ctx    context.Context // of what goes began
 	cancel context.CancelFunc
 
-	ownerGrace   time.Duration // how long an ephemeral VM may be without an owner
-	readyTimeout time.Duration // for a guest to come up
-	shimTimeout  time.Duration // for a shim to answer
+	ownerGrace   time.Duration                                    // how long an ephemeral VM may be without an owner
+	readyTimeout time.Duration                                    // for a guest to come up, and
+	grace        func(pid int, limit time.Duration) time.Duration // more where its VMM waits: vmm.Grace
+	shimTimeout  time.Duration                                    // for a shim to answer
 }
 
 var _ Service = (*Manager)(nil)
@@ -38,26 +41,30 @@ var _ Service = (*Manager)(nil)
 func New(d Deps) *Manager {
 	m := &Manager{
 		Deps: d, live: map[string]*live{},
-		ownerGrace: 15 * time.Second, readyTimeout: shim.DefaultReadyTimeout, shimTimeout: 2 * time.Second,
+		ownerGrace: 15 * time.Second, readyTimeout: shim.DefaultReadyTimeout, grace: vmm.Grace, shimTimeout: 2 * time.Second,
 	}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	return m
 }
 
-// touchInterval is how often uses of VMs reach the ledger.
-const touchInterval = time.Minute
-
 // Run implements Service. It returns once nothing of the Manager's goes on.
 func (m *Manager) Run(ctx context.Context) error {
-	tick := time.NewTicker(touchInterval)
-	defer tick.Stop()
+	minute := time.NewTicker(tendInterval)
+	defer minute.Stop()
+	interval := m.sampleInterval(config.LeastStatsPoll)
+	sample := time.NewTimer(interval)
+	defer sample.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			m.close()
 			return nil
-		case <-tick.C:
-			m.writeTouches(ctx)
+		case <-sample.C:
+			m.sampleAll()
+			interval = m.sampleInterval(interval)
+			sample.Reset(interval)
+		case <-minute.C:
+			m.tend(ctx)
 		}
 	}
 }
@@ -138,20 +145,29 @@ func (m *Manager) view(row banger.VM, hasDir bool, imageNames map[string]string)
 	o, status := m.observe(row, hasDir)
 	v := View{VM: row, ImageName: imageNames[row.ImageID], Foreign: foreign(row)}
 	v.State, v.LastError = Observe(row, o)
+	visited := row.Runtime.Visited && v.State.Live()
+	if visited { // which is for one alone
+		v.State = banger.StateStopped
+	}
 	if v.ImageName == "" {
 		v.ImageName = row.ImageID
 	}
 	if !v.Foreign {
 		v.Dir = string(m.Dirs.VM(row.ID))
 	}
-	if status != nil && v.State.Live() {
-		v.HostAddress = status.Address
+	if status != nil && (visited || v.State.Live()) {
+		if !visited {
+			v.HostAddress = status.Address
+		}
 		v.ShimPID, v.VMMPID = status.Shim.PID, status.VMMPID
 		v.BootID, v.GuestKernel = status.Guest.BootID, status.Guest.Kernel
 		v.Isolation, v.Template, v.Trace = status.Isolation, status.Template, status.Trace
 		v.Restored, v.NotRestored = status.Restored, status.NotRestored
 		if status.LastTouched.After(v.LastTouchedAt) {
 			v.LastTouchedAt = status.LastTouched
+		}
+		if l := m.liveOf(row.ID); l != nil {
+			v.Stats, _ = l.withSample(v.Stats)
 		}
 	}
 	return v

@@ -18,7 +18,7 @@ func (m *Manager) missing(row banger.VM, image Image, err error) error {
 	switch {
 	case len(banger.HintsOf(err)) > 0:
 		return err
-	case !exists(image.RootfsPath):
+	case !exists(image.RootfsPath), image.Seed != "" && !exists(image.WorkSeedPath):
 		return with.Hint("banger doctor says what can be done about the image %s", image.Name)
 	case !row.Runtime.Creating && !exists(m.Dirs.VM(row.ID).Disk()):
 		return with.Hint("banger vm snapshot list %s shows what it can be restored to", row.Name).Hint("banger vm delete %s", row.Name)

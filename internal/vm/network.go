@@ -9,12 +9,12 @@ import (
 	"banger"
 	"banger/internal/config"
 	"banger/internal/shim"
-	"banger/internal/vnet"
+	"banger/internal/vnet/reach"
 )
 
 // checkNetwork refuses rules that say nothing, before anything is made.
 func checkNetwork(s banger.Spec) error {
-	_, err := vnet.ParsePolicy(s.NAT, s.Allow)
+	_, err := reach.ParsePolicy(s.NAT, s.Allow)
 	return err
 }
 
@@ -25,6 +25,9 @@ func reachOf(s banger.Spec) shim.Reach {
 // Network implements Service.
 func (m *Manager) Network(ctx context.Context, id string) (shim.NetworkReport, error) {
 	row, l, _, err := m.alive(ctx, id)
+	if banger.CodeOf(err) == banger.NotRunning && !foreign(row) {
+		return m.keptNetwork(row)
+	}
 	var s Shim
 	if err == nil {
 		s, err = m.answering(ctx, l)
@@ -33,6 +36,15 @@ func (m *Manager) Network(ctx context.Context, id string) (shim.NetworkReport, e
 		return shim.NetworkReport{}, banger.Wrap(err, "cannot look at the network of %s", row.Name)
 	}
 	return s.Network(ctx)
+}
+
+// keptNetwork is the report of a VM at rest.
+func (m *Manager) keptNetwork(row banger.VM) (shim.NetworkReport, error) {
+	all, err := shim.KeptNetwork(m.Dirs.VM(row.ID))
+	if err != nil {
+		return shim.NetworkReport{}, banger.Wrap(err, "cannot read what %s reached before", row.Name)
+	}
+	return shim.NetworkReport{Reach: reachOf(row.Spec), Records: all, Learned: reach.Learn(all)}, nil
 }
 
 // agreeOnNetwork has the shim of a VM do what the row says: the row is written
@@ -76,4 +88,13 @@ func networkOf(row banger.VM, cfg config.Config) (*shim.Network, error) {
 		n.Resolvers = []string{net.JoinHostPort(cfg.DefaultDNS, "53")}
 	}
 	return n, nil
+}
+
+// trust is what guests are to trust besides what their images do, and what was left
+// out of it.
+func (m *Manager) trust(cfg config.Config) (text []byte, problems []string) {
+	if !cfg.InheritCA {
+		return nil, nil
+	}
+	return m.Trust()
 }

@@ -41,37 +41,3 @@ func (m *Manager) removeUnowned(ctx context.Context, l *live) {
 		m.Log.Error("cannot remove an ephemeral VM", "vm", l.id, "err", err)
 	}
 }
-
-// writeTouches asks the shims when their VMs were used and saves what is new,
-// all in one commit.
-func (m *Manager) writeTouches(ctx context.Context) {
-	rows, err := m.Store.VMs(ctx)
-	if err != nil {
-		m.Log.Warn("cannot record when VMs were last used", "err", err)
-		return
-	}
-	touched := map[string]time.Time{}
-	for _, row := range rows {
-		if t, ok := m.lastTouch(ctx, row.ID); ok && t.After(row.LastTouchedAt) {
-			touched[row.ID] = t
-		}
-	}
-	if err := m.Store.TouchVMs(ctx, touched); err != nil {
-		m.Log.Warn("cannot record when VMs were last used", "err", err)
-	}
-}
-
-func (m *Manager) lastTouch(ctx context.Context, id string) (time.Time, bool) {
-	l := m.liveOf(id)
-	if l == nil {
-		return time.Time{}, false
-	}
-	s, err := l.shim()
-	if err != nil {
-		return time.Time{}, false
-	}
-	ctx, cancel := context.WithTimeout(ctx, m.shimTimeout)
-	defer cancel()
-	status, err := s.Status(ctx)
-	return status.LastTouched, err == nil
-}

@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"runtime"
@@ -25,17 +26,16 @@ func plan(c Create, cfg config.Config, p Progress) (banger.VM, error) {
 		Init:      or(c.Init, banger.InitAgent),
 		Ephemeral: c.Ephemeral,
 	}
+	for _, f := range cfg.FileSync {
+		spec.Synced = append(spec.Synced, f.Guest)
+	}
 	if c.NAT != nil {
 		spec.NAT = *c.NAT
 	}
-	if c.Name != "" {
-		if err := banger.ValidateVMName(c.Name); err != nil {
-			return banger.VM{}, err
-		}
-	}
-	if err := checkSpec(spec, p); err != nil {
+	if err := cmp.Or(c.Check(), checkSpec(spec)); err != nil {
 		return banger.VM{}, err
 	}
+	warnOfSpec(spec, p)
 	return banger.VM{
 		ID: banger.NewID(), Name: c.Name, State: banger.StateCreated, Spec: spec,
 		Runtime: banger.Runtime{Creating: true},
@@ -53,13 +53,30 @@ func or[T comparable](value, fallback T) T {
 // mostVCPU is what the machine type takes.
 const mostVCPU = 255
 
-func checkSpec(s banger.Spec, p Progress) error {
+// Check refuses what no VM can be asked to be, whatever else is so.
+func (c Create) Check() error {
+	if c.Name != "" {
+		if err := banger.ValidateVMName(c.Name); err != nil {
+			return err
+		}
+	}
+	return checkSpec(banger.Spec{
+		VCPU: or(c.VCPU, 1), MemoryMiB: or(c.MemoryMiB, banger.MinMemoryMiB), DiskBytes: or(c.DiskBytes, banger.MinDisk),
+		Allow: c.Allow, Publish: c.Publish, Init: or(c.Init, banger.InitAgent),
+	})
+}
+
+// warnOfSpec tells of what is possible and seldom meant.
+func warnOfSpec(s banger.Spec, p Progress) {
+	if host := runtime.NumCPU(); s.VCPU > host {
+		p.Warn(fmt.Sprintf("%d vCPUs are more than the host's %d CPUs", s.VCPU, host))
+	}
+}
+
+func checkSpec(s banger.Spec) error {
 	if s.VCPU < 1 || s.VCPU > mostVCPU {
 		return banger.Errorf(banger.BadRequest, "bad number of vCPUs %d: it must be from 1 to %d", s.VCPU, mostVCPU).
 			Hint("for example --vcpu 2")
-	}
-	if host := runtime.NumCPU(); s.VCPU > host {
-		p.Warn(fmt.Sprintf("%d vCPUs are more than the host's %d CPUs", s.VCPU, host))
 	}
 	if ram := config.HostRAM(); ram > 0 {
 		if err := banger.ValidateMemory(s.MemoryMiB, ram/banger.MiB); err != nil {
@@ -70,9 +87,7 @@ func checkSpec(s banger.Spec, p Progress) error {
 		return err
 	}
 	switch s.Init {
-	case banger.InitAgent:
-	case banger.InitSystemd:
-		return banger.Errorf(banger.BadRequest, "cannot start systemd in a VM yet: --init agent is what there is")
+	case banger.InitAgent, banger.InitSystemd:
 	default:
 		return banger.Errorf(banger.BadRequest, "bad init %q: it must be agent or systemd", s.Init)
 	}
@@ -114,7 +129,16 @@ func checkDisk(spec banger.Spec, image Image) error {
 }
 
 // cmdline is our part of the guest kernel's command line.
-func cmdline(image Image) string { return "banger.image=" + identify(image) }
+func cmdline(image Image, init string) string {
+	words := "banger.image=" + identify(image)
+	if init == banger.InitSystemd {
+		words += " banger.init=" + init
+	}
+	if image.Seed != "" {
+		words += " banger.seed=sha256:" + image.Seed
+	}
+	return words
+}
 
 // identify names an image with its content.
 func identify(image Image) string {

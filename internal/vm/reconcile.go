@@ -220,6 +220,9 @@ func (m *Manager) reconcile(ctx context.Context, row banger.VM) (*live, error) {
 	if err := sweep(dir, o.Alive); err != nil {
 		m.Log.Warn("cannot remove what was not finished", "vm", row.ID, "err", err)
 	}
+	if row.Runtime.Visited && row.State.Live() {
+		return nil, m.endVisit(ctx, row)
+	}
 	if o.Alive {
 		l := m.adopt(row.ID)
 		m.expectOwner(row, l)

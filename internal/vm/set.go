@@ -48,7 +48,11 @@ func (s Set) apply(spec banger.Spec, p Progress) (banger.Spec, error) {
 			spec.Allow = append(spec.Allow, rule)
 		}
 	}
-	return spec, checkSpec(spec, p)
+	if err := checkSpec(spec); err != nil {
+		return spec, err
+	}
+	warnOfSpec(spec, p)
+	return spec, nil
 }
 
 // changed says in words what differs.

@@ -187,6 +187,29 @@ func TestSuspendedVMKeepsItsShape(t *testing.T) {
 	}
 }
 
+// What a guest reached is told of one at rest too, from what its shim has left.
+func TestTheNetworkOfAVMAtRestIsTold(t *testing.T) {
+	w := newWorld(t)
+	v := w.create(Create{Name: "devbox", Allow: []string{"example.org"}})
+	if n, err := w.Network(t.Context(), v.ID); err != nil || len(n.Records) > 0 || !slices.Equal(n.Allow, []string{"example.org"}) {
+		t.Errorf("before its first start: %+v, %v", n, err)
+	}
+	kept := `[{"protocol":"tcp","name":"example.com","port":443,"open":1,"refused":2,"rule":"example.com:443"}]`
+	if err := os.WriteFile(w.Dirs.VM(v.ID).Network(), []byte(kept), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n, err := w.Network(t.Context(), v.ID)
+	if err != nil || len(n.Records) != 1 || n.Records[0].Refused != 2 || n.Records[0].Open != 0 || !slices.Equal(n.Learned, []string{"example.com:443"}) {
+		t.Errorf("got %+v, %v", n, err)
+	}
+	if err := os.WriteFile(w.Dirs.VM(v.ID).Network(), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Network(t.Context(), v.ID); err == nil || !strings.Contains(err.Error(), "devbox") {
+		t.Errorf("damaged: %v", err)
+	}
+}
+
 // row is what the ledger says.
 func (w *world) row(id string) banger.VM {
 	w.t.Helper()

@@ -41,7 +41,7 @@ func (m *Manager) createSnapshot(ctx context.Context, row banger.VM, name string
 		return s, err
 	}
 	dir := m.Dirs.VM(row.ID)
-	if name, err = snapshotName(dir, name); err != nil {
+	if name, err = snapshotName(dir, row.Name, name); err != nil {
 		return s, err
 	}
 	rec := snapshotRecord{Snapshot: banger.Snapshot{
@@ -141,9 +141,9 @@ func checksum(path string) (string, error) {
 	return sum, fileError(err)
 }
 
-// snapshotName is the name asked for, or one of the time, that no other
+// snapshotName is the name asked for by whoever calls the VM vm, or one of the time, that no other
 // snapshot in dir has.
-func snapshotName(dir paths.VM, name string) (string, error) {
+func snapshotName(dir paths.VM, vm, name string) (string, error) {
 	all, err := readSnapshots(dir)
 	if err != nil {
 		return "", err
@@ -158,7 +158,7 @@ func snapshotName(dir paths.VM, name string) (string, error) {
 		}
 	}
 	if taken(name) {
-		return "", banger.Errorf(banger.AlreadyExists, "it has a snapshot %s already", name)
+		return "", banger.Errorf(banger.AlreadyExists, "it has a snapshot %s already", name).Hint("banger vm snapshot list %s", vm)
 	}
 	return name, nil
 }

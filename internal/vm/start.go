@@ -3,7 +3,6 @@ package vm
 import (
 	"context"
 	"errors"
-	"fmt"
 	"path/filepath"
 	"time"
 
@@ -169,7 +168,7 @@ func (m *Manager) describe(ctx context.Context, row banger.VM, image Image, cfg 
 	if err != nil {
 		return b, err
 	}
-	machine, err := m.Choose(ctx, cfg)
+	machine, err := m.Choose(ctx, cfg, kernel)
 	if err != nil {
 		return b, err
 	}
@@ -177,19 +176,23 @@ func (m *Manager) describe(ctx context.Context, row banger.VM, image Image, cfg 
 	if err != nil {
 		return b, err
 	}
+	trust, _ := m.trust(cfg)
 	r := row.Runtime
 	r.VMM, r.Accel = machine.Driver, string(machine.Accel)
 	r.StartedAt, r.EndedAt, r.LastError = time.Now().UTC(), time.Time{}, ""
 	r.BootCount++
+	r.Visited = false
 	r.Creating = false // whoever creates says so otherwise, by not saving this yet
 	b.runtime = r
 	b.launch = shim.Launch{
 		ID: row.ID, Name: row.Name, Driver: machine.Driver, Ephemeral: row.Spec.Ephemeral, ReadyTimeout: m.readyTimeout,
+		OwnInit: row.Spec.Init == banger.InitSystemd,
 		Machine: m.machine(row, image, kernel, initrd, machine),
 		Network: network, Ports: m.portsOf(ctx, row, network, cfg),
 		Setup: guestwire.Setup{
 			Hostname: row.Name, MachineID: row.ID, GuestIP: row.GuestIP,
 			Image: identify(image), Env: image.Env, WorkDir: image.WorkDir, User: image.User, DiskBytes: row.Spec.DiskBytes,
+			Trust: string(trust),
 		},
 	}
 	b.spec = templateOf(image, kernel, digest, row.Spec.Init, machine, b.launch)
@@ -205,14 +208,23 @@ func (m *Manager) machine(row banger.VM, image Image, kernel banger.Kernel, init
 	return vmm.Config{
 		Dir: string(dir), Binary: chosen.Binary, Accel: chosen.Accel,
 		VCPU: row.Spec.VCPU, MemoryMiB: row.Spec.MemoryMiB,
-		Kernel: kernelPath, Initrd: initrd, Cmdline: cmdline(image),
-		Disks: []vmm.Disk{
-			{Serial: "root", Path: image.RootfsPath, ReadOnly: true},
-			{Serial: "modules", Path: kernel.ModulesPath, ReadOnly: true},
-			{Serial: "disk", Path: filepath.Base(dir.Disk())},
-		},
-		NIC: shim.NIC(),
+		Kernel: kernelPath, Initrd: initrd, Cmdline: cmdline(image, row.Spec.Init),
+		Disks: disks(image, kernel, filepath.Base(dir.Disk())),
+		NIC:   shim.NIC(),
 	}
+}
+
+// disks lists a VM's. The work seed's is there at every boot, although only the
+// first reads it: a machine that was saved has to be restored with what it had.
+func disks(image Image, kernel banger.Kernel, own string) []vmm.Disk {
+	all := []vmm.Disk{
+		{Serial: "root", Path: image.RootfsPath, ReadOnly: true},
+		{Serial: "modules", Path: kernel.ModulesPath, ReadOnly: true},
+	}
+	if image.Seed != "" {
+		all = append(all, vmm.Disk{Serial: "seed", Path: image.WorkSeedPath, ReadOnly: true})
+	}
+	return append(all, vmm.Disk{Serial: "disk", Path: own})
 }
 
 // launch starts the shim for l. A start that fails leaves no process.
@@ -226,35 +238,5 @@ func (m *Manager) launch(ctx context.Context, l *live, launch shim.Launch, p Pro
 	}
 	l.change(func() { l.client = client })
 	m.watch(l)
-	return nil
-}
-
-// errSlow ends a wait for a guest.
-var errSlow = errors.New("the wait was too long")
-
-// awaitReady waits until the guest answers.
-func (m *Manager) awaitReady(ctx context.Context, row banger.VM, l *live, p Progress) error {
-	p.Stage("wait for guest")
-	wait, cancel := context.WithTimeoutCause(ctx, m.readyTimeout, errSlow)
-	defer cancel()
-	status, err := l.await(wait, func(s shim.Status) bool {
-		return s.State == shim.Running || s.State == shim.Paused || s.State == shim.Ended
-	})
-	logs := fmt.Sprintf("banger vm logs %s", row.Name)
-	switch {
-	case errors.Is(err, errSlow):
-		return banger.Errorf(banger.Unavailable, "its guest did not come up within %s; the VM is kept", m.readyTimeout).
-			Hint("%s", logs).Hint("banger vm delete -f %s", row.Name)
-	case err != nil:
-		return banger.Errorf(banger.Cancelled, "%w", err)
-	case status == nil:
-		return banger.Errorf(banger.Unavailable, "%s", errPowerCut).Hint("%s", logs)
-	case status.State == shim.Ended && status.Exit != nil:
-		e := banger.Errorf(banger.Unavailable, "%s", explainExit(*status.Exit))
-		if row.Spec.Ephemeral {
-			return e
-		}
-		return e.Hint("%s", logs)
-	}
 	return nil
 }

@@ -64,9 +64,8 @@ func (m *Manager) Stats(ctx context.Context, id string) (banger.Stats, error) {
 	if err != nil && banger.CodeOf(err) != banger.NotRunning {
 		return banger.Stats{}, banger.Wrap(err, "cannot measure %s", row.Name)
 	}
-	sample := banger.Stats{SampledAt: time.Now().UTC(), DiskUsedBytes: diskUse(m.Dirs.VM(id))}
+	sample := m.sample(id, status.VMMPID)
 	if err == nil {
-		addProcess(&sample, status.VMMPID)
 		m.addGuest(ctx, &sample, l, status)
 	}
 	return sample, m.Store.SetStats(ctx, id, sample)
@@ -76,7 +75,7 @@ func (m *Manager) Stats(ctx context.Context, id string) (banger.Stats, error) {
 // every architecture it has now.
 const ticksPerSecond = 100
 
-// addProcess reads what the VMM uses; a VMM that is gone uses nothing.
+// addProcess reads what the VMM uses; one that is gone, or 0, uses nothing.
 func addProcess(s *banger.Stats, pid int) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -107,6 +106,7 @@ func (m *Manager) addGuest(ctx context.Context, s *banger.Stats, l *live, status
 		m.Log.Warn("cannot ask a guest for its stats", "vm", l.id, "err", err)
 		return
 	}
+	s.GuestSampledAt = time.Now().UTC()
 	s.GuestMemTotal, s.GuestMemUsed, s.GuestLoad1 = g.MemTotal, g.MemUsed, g.Load1
 	s.GuestUptimeSecs, s.GuestProcs = g.UptimeSeconds, g.Processes
 	s.GuestDiskUsed, s.GuestDiskTotal = g.DiskUsed, g.DiskTotal

@@ -14,13 +14,13 @@ import (
 
 // Suspend implements Service. A VM that is suspended is left alone.
 func (m *Manager) Suspend(ctx context.Context, id string, p Progress) (View, error) {
-	return m.change(ctx, id, "suspend", func(ctx context.Context, row banger.VM) error { return m.suspend(ctx, row, p) })
+	return m.change(ctx, id, "suspend", func(ctx context.Context, row banger.VM) error { return m.suspend(ctx, row, Shim.Suspend, p) })
 }
 
 // suspendTimeout is a little more than a shim takes at most.
 const suspendTimeout = 16 * time.Minute
 
-func (m *Manager) suspend(ctx context.Context, row banger.VM, p Progress) error {
+func (m *Manager) suspend(ctx context.Context, row banger.VM, save func(Shim, context.Context) (shim.Exit, error), p Progress) error {
 	if err := refuseEphemeral(row); err != nil {
 		return err
 	}
@@ -43,7 +43,7 @@ func (m *Manager) suspend(ctx context.Context, row banger.VM, p Progress) error 
 	defer cancel()
 	err = m.end(ctx, row, func(s Shim) (shim.Exit, error) {
 		p.Stage("save memory")
-		return s.Suspend(ctx)
+		return save(s, ctx)
 	})
 	if err != nil {
 		return err

@@ -2,9 +2,11 @@ package vm
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -23,7 +25,7 @@ func warmWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.Choose = func(context.Context, config.Config) (Machine, error) {
+	w.Choose = func(context.Context, config.Config, banger.Kernel) (Machine, error) {
 		return Machine{Driver: "fake", Binary: self, Accel: vmm.TCG, Features: vmm.Features{Snapshots: true}}, nil
 	}
 	dir := t.TempDir()
@@ -163,3 +165,33 @@ type wanting struct {
 }
 
 func (w wanting) Want(s template.Spec) { w.wanted <- s }
+
+func TestAWorkSeedIsADiskAndMakesAnotherTemplate(t *testing.T) {
+	w := warmWorld(t)
+	w.templates.fork = nil
+	wanted := make(chan template.Spec, 1)
+	w.Templates = wanting{&w.templates, wanted}
+	seen := map[string]bool{}
+	for _, seed := range []string{"", "5eed", "07e4"} {
+		w.image.WorkSeedPath, w.image.Seed = "/seed", seed
+		v, err := w.Create(t.Context(), Create{Name: "box" + seed, Start: true, Wait: true}, quiet{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		spec, serials := <-wanted, ""
+		for _, d := range w.shims.of(w.Dirs.VM(v.ID)).launch.Machine.Disks {
+			serials += fmt.Sprint(d.Serial, " ", d.ReadOnly, " ")
+		}
+		if want := map[bool]string{true: "root true modules true seed true disk false ", false: "root true modules true disk false "}[seed != ""]; serials != want {
+			t.Errorf("the disks are %q, not %q", serials, want)
+		}
+		if seed != "" && spec.Machine.Disks[2].Path != "/seed" || strings.HasSuffix(spec.Machine.Cmdline, " banger.seed=sha256:"+seed) != (seed != "") {
+			t.Errorf("the template of %q has %+v and %q", seed, spec.Machine.Disks, spec.Machine.Cmdline)
+		}
+		if id := spec.Key.ID(); seen[id] {
+			t.Errorf("%q would be a fork of another's template", seed)
+		} else {
+			seen[id] = true
+		}
+	}
+}

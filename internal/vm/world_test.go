@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -50,8 +51,10 @@ type world struct {
 	db    *failingStore
 	shims *fakeShims
 
+	image     Image
 	templates fakeTemplates
 	config    config.Config
+	ownCAs    func() ([]byte, []string)
 
 	imageErr, kernelErr, initErr, chooseErr, prefixErr error
 }
@@ -59,7 +62,7 @@ type world struct {
 func newWorld(t testing.TB) *world {
 	t.Helper()
 	dir := t.TempDir()
-	w := &world{t: t, shims: &fakeShims{vms: map[string]*fakeShim{}}}
+	w := &world{t: t, image: testImage, shims: &fakeShims{vms: map[string]*fakeShim{}}}
 	var err error
 	if w.rows, err = store.Open(t.Context(), filepath.Join(dir, "state.db")); err != nil {
 		t.Fatal(err)
@@ -88,10 +91,11 @@ func (w *world) restart(dirs paths.Dirs) {
 		Store: w.db, Images: fakeImages{w}, Kernels: fakeKernels{w}, Shims: w.shims,
 		Dirs: dirs, Log: slog.New(slog.DiscardHandler),
 		Config: func() (config.Config, []config.Warning, error) { return w.config, nil, nil },
-		Choose: func(context.Context, config.Config) (Machine, error) {
+		Choose: func(context.Context, config.Config, banger.Kernel) (Machine, error) {
 			return Machine{Driver: "fake", Binary: "/bin/vmm", Accel: vmm.TCG}, w.chooseErr
 		},
 		Initramfs: func(context.Context, banger.Kernel) (string, string, error) { return "/initrd", "i1", w.initErr },
+		Trust:     func() ([]byte, []string) { return w.ownCAs() },
 		Templates: &w.templates, Loopback: w, HostKeys: &sshkeys.Keys{Dirs: dirs},
 	})
 }
@@ -175,7 +179,7 @@ func (w *world) get(id string) View {
 // eventually waits for what a watcher does.
 func (w *world) eventually(what string, ok func() bool) {
 	w.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			w.t.Fatalf("never: %s; the world is\n%s", what, w)
 		}
@@ -224,16 +228,16 @@ type fakeImages struct{ *world }
 
 func (f fakeImages) Ensure(_ context.Context, ref string, _ banger.Access, stage func(string)) (Image, error) {
 	stage("image " + ref)
-	return testImage, f.imageErr
+	return f.image, f.imageErr
 }
-func (f fakeImages) Image(context.Context, string) (Image, error) { return testImage, f.imageErr }
+func (f fakeImages) Image(context.Context, string) (Image, error) { return f.image, f.imageErr }
 
 type fakeKernels struct{ *world }
 
 func (f fakeKernels) Get(ref string) (banger.Kernel, error) {
 	return banger.Kernel{Name: ref, Digest: "k1", VmlinuxPath: "/vmlinux", VmlinuzPath: "/vmlinuz", ModulesPath: "/modules"}, f.kernelErr
 }
-func (f fakeKernels) Pull(context.Context, string, bool, func(string)) (banger.Kernel, error) {
+func (f fakeKernels) Pull(context.Context, string, bool, banger.Access, func(string)) (banger.Kernel, error) {
 	return banger.Kernel{}, f.kernelErr
 }
 
@@ -245,12 +249,15 @@ type fakeShims struct {
 	refuse   func(shim.Launch) error // why one start fails
 	guest    func(*fakeShim)         // what a guest does that was just started; nil: it comes up
 	mute     bool                    // shims do not answer
+	stopErr  error
 	onKill   func()
 	killed   func() // when a VM was killed by its shim
 	saveErr  error
 	onSave   func()                           // when a VM has been saved
 	saving   func(context.Context, *fakeShim) // while one is
 	stopped  bool                             // shims take no notice of a kill
+	onStatus func()                           // when one is asked for its status
+	onIdle   func(*fakeShim)                  // when a VM is to end if it is idle
 }
 
 func (f *fakeShims) running() []string {
@@ -406,6 +413,9 @@ func (s *fakeShim) gone() error {
 }
 
 func (s *fakeShim) Status(context.Context) (shim.Status, error) {
+	if s.shims.onStatus != nil {
+		s.shims.onStatus()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.status, nil
@@ -431,10 +441,36 @@ func (s *fakeShim) Watch(ctx context.Context, f func(shim.Status)) error {
 }
 
 func (s *fakeShim) Stop(context.Context, time.Duration) (shim.Exit, error) {
-	if err := s.gone(); err != nil {
+	if err := cmp.Or(s.gone(), s.shims.stopErr); err != nil {
 		return shim.Exit{}, err
 	}
 	return s.ends(shim.ReasonStopped), nil
+}
+
+func (s *fakeShim) StopIdle(ctx context.Context, timeout, idle time.Duration) (shim.Exit, error) {
+	if err := s.refuseUsed(idle); err != nil {
+		return shim.Exit{}, err
+	}
+	return s.Stop(ctx, timeout)
+}
+
+func (s *fakeShim) SuspendIdle(ctx context.Context, idle time.Duration) (shim.Exit, error) {
+	if err := s.refuseUsed(idle); err != nil {
+		return shim.Exit{}, err
+	}
+	return s.Suspend(ctx)
+}
+
+func (s *fakeShim) refuseUsed(idle time.Duration) error {
+	if s.shims.onIdle != nil {
+		s.shims.onIdle(s)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.status.IdleMillis < idle.Milliseconds() || s.status.Streams > 0 {
+		return banger.Errorf(banger.Busy, "it is in use")
+	}
+	return nil
 }
 
 func (s *fakeShim) Kill(ctx context.Context, _ syscall.Signal) (shim.Exit, error) {

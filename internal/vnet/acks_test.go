@@ -78,16 +78,16 @@ func TestABareAcknowledgementLeavesByItselfSoon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLink(Config{Guest: guestAddr, Gateway: gatewayAddr}, &counters{})
 		defer l.Close()
-		l.attach(true)
-		defer l.attach(false)
+		l.attach(straight{})
+		defer l.detach()
 		for range 2 {
 			l.push(toGuest(1, 10, header.TCPFlagAck, ""))
-			if got := l.pop(nil); len(got) != 0 {
+			if _, got := l.pop(nil); len(got) != 0 {
 				t.Errorf("%d left at once", len(got))
 			}
 			time.Sleep(ackDelay)
 			synctest.Wait()
-			if got := l.pop(nil); len(got) != 1 {
+			if _, got := l.pop(nil); len(got) != 1 {
 				t.Errorf("%d left after %s", len(got), ackDelay)
 			}
 		}

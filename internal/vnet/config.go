@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/vnet/reach"
 )
 
 // Dialer reaches the world for the guest. It is given addresses alone, never
@@ -26,8 +27,8 @@ type Config struct {
 	Guest, Gateway       netip.Addr
 	GuestMAC, GatewayMAC net.HardwareAddr // the usual ones where nil
 	MTU                  int              // 1500 where 0
-	Ground               Ground           // Guest and Gateway are added to its VMs
-	Policy               *Policy          // nothing leaves where nil
+	Ground               reach.Ground     // Guest and Gateway are added to its VMs
+	Policy               *reach.Policy    // nothing leaves where nil
 	Dialer               Dialer
 	Resolver             Resolver
 	Pinger               Pinger // pings are refused where nil
@@ -46,17 +47,6 @@ type Limits struct {
 	DNSBurst  int           // and at once, 300
 }
 
-// MaxMTU is the largest MTU whose frames QEMU carries whole. Most of what a packet
-// costs is the same for all sizes.
-const MaxMTU = 65520
-
-// The usual stations of the cable. Each VM has its own, so that all may have the
-// same.
-var (
-	GuestMAC   = net.HardwareAddr{0x52, 0x54, 0x00, 0x62, 0x67, 0x02}
-	GatewayMAC = net.HardwareAddr{0x52, 0x54, 0x00, 0x62, 0x67, 0x01}
-)
-
 func orDefault[T comparable](v, usual T) T {
 	var zero T
 	if v == zero {
@@ -70,14 +60,14 @@ func (c Config) complete() (Config, error) {
 		return c, banger.Errorf(banger.Internal, "cannot make a network: addresses, dialer or resolver are missing")
 	}
 	if c.GuestMAC == nil {
-		c.GuestMAC = GuestMAC
+		c.GuestMAC = reach.GuestMAC
 	}
 	if c.GatewayMAC == nil {
-		c.GatewayMAC = GatewayMAC
+		c.GatewayMAC = reach.GatewayMAC
 	}
 	c.MTU = orDefault(c.MTU, 1500)
 	if c.Policy == nil {
-		c.Policy = &Policy{}
+		c.Policy = &reach.Policy{}
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -86,6 +76,6 @@ func (c Config) complete() (Config, error) {
 	l.TCP, l.HalfOpen, l.UDP = orDefault(l.TCP, 2048), orDefault(l.HalfOpen, 256), orDefault(l.UDP, 512)
 	l.UDPIdle, l.Dial = orDefault(l.UDPIdle, 90*time.Second), orDefault(l.Dial, 30*time.Second)
 	l.DNSSecond, l.DNSBurst = orDefault(l.DNSSecond, 100), orDefault(l.DNSBurst, 300)
-	c.Ground.VMs = append([]netip.Prefix{single(c.Guest), single(c.Gateway)}, c.Ground.VMs...)
+	c.Ground.VMs = append([]netip.Prefix{reach.Single(c.Guest), reach.Single(c.Gateway)}, c.Ground.VMs...)
 	return c, nil
 }

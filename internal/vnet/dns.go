@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"banger/internal/vnet/reach"
 )
 
 // Resolver asks the world beyond for what the policy allows. It is never asked
@@ -29,8 +31,8 @@ const (
 // nameServer answers the guest's questions at the gateway.
 type nameServer struct {
 	gateway  netip.Addr
-	ground   Ground
-	policy   func() *Policy
+	ground   reach.Ground
+	policy   func() *reach.Policy
 	resolver Resolver
 	names    *names
 	records  *records
@@ -72,19 +74,19 @@ func (s *nameServer) answer(question *dns.Msg) *dns.Msg {
 		return status(question, dns.RcodeFormatError)
 	}
 	q := question.Question[0]
-	name := canonical(q.Name)
+	name := reach.Canonical(q.Name)
 	s.countTunnel(name)
 	switch {
 	case q.Qclass != dns.ClassINET || !plain(name):
 		return s.refuse(question)
-	case name == hostName:
+	case name == reach.HostName:
 		return s.answerHost(question, q)
 	case isReverse(name):
 		if !s.allowsReverse(name) {
 			return s.refuse(question)
 		}
 	case !s.policy().AllowsName(name):
-		s.records.note("dns", Destination{}, Verdict{Name: name, Rule: openerOf(name), Why: whyNotAllowed})
+		s.records.note("dns", reach.Destination{}, reach.Verdict{Name: name, Rule: openerOf(name), Why: reach.WhyNotAllowed})
 		return s.refuse(question)
 	}
 	switch q.Qtype {
@@ -110,7 +112,7 @@ func (s *nameServer) refuse(question *dns.Msg) *dns.Msg {
 
 // openerOf is the rule that would allow a name, "" where none can.
 func openerOf(name string) string {
-	if _, err := parseRule(name); err != nil {
+	if reach.CheckRule(name) != nil {
 		return ""
 	}
 	return name
@@ -119,12 +121,12 @@ func openerOf(name string) string {
 // plain says whether a name is made of the characters names are made of. Others
 // arrive escaped, and an escaped dot would look like one.
 func plain(name string) bool {
-	return strings.IndexFunc(name, func(c rune) bool { return c != '.' && !isNameCharacter(c) }) < 0
+	return strings.IndexFunc(name, func(c rune) bool { return c != '.' && !reach.IsNameCharacter(c) }) < 0
 }
 
 func (s *nameServer) answerHost(question *dns.Msg, q dns.Question) *dns.Msg {
-	if !s.policy().allowsHost() {
-		s.records.note("dns", Destination{}, Verdict{Name: hostName, Rule: "", Why: "the host's loopback address is not allowed"})
+	if !s.policy().AllowsHost() {
+		s.records.note("dns", reach.Destination{}, reach.Verdict{Name: reach.HostName, Rule: "", Why: "the host's loopback address is not allowed"})
 		return s.refuse(question)
 	}
 	reply := status(question, dns.RcodeSuccess)
@@ -150,7 +152,7 @@ func (s *nameServer) allowsReverse(name string) bool {
 		return false
 	}
 	addr, err := netip.ParseAddr(parts[3] + "." + parts[2] + "." + parts[1] + "." + parts[0])
-	return err == nil && s.policy().Check(s.ground, Destination{Addr: addr}).Allowed
+	return err == nil && s.policy().Check(s.ground, reach.Destination{Addr: addr}).Allowed
 }
 
 // ask goes upstream and gives on what belongs to the question and may be known.
@@ -189,13 +191,13 @@ func (s *nameServer) giveOn(question *dns.Msg, q dns.Question, name string, got 
 		rr.Header().Ttl = min(rr.Header().Ttl, uint32(maxTTL/time.Second))
 		if a, ok := rr.(*dns.A); ok {
 			addr, ok := netip.AddrFromSlice(a.A.To4())
-			if !ok || !policy.allowsAnswer(s.ground, addr) {
+			if !ok || !policy.AllowsAnswer(s.ground, addr) {
 				hidden = append(hidden, addr)
 				continue
 			}
 			s.names.remember(addr, name, time.Duration(a.Hdr.Ttl)*time.Second)
 		}
-		if canonical(rr.Header().Name) == name {
+		if reach.Canonical(rr.Header().Name) == name {
 			rr.Header().Name = q.Name // in the guest's spelling
 		}
 		reply.Answer = append(reply.Answer, rr)
@@ -207,9 +209,9 @@ func (s *nameServer) giveOn(question *dns.Msg, q dns.Question, name string, got 
 	if hasAddress(reply.Answer) {
 		return reply
 	}
-	v := policy.Check(s.ground, Destination{Addr: hidden[0], Names: []string{name}})
+	v := policy.Check(s.ground, reach.Destination{Addr: hidden[0], Names: []string{name}})
 	v.Allowed = false
-	s.records.note("dns", Destination{Addr: hidden[0]}, v)
+	s.records.note("dns", reach.Destination{Addr: hidden[0]}, v)
 	return s.refuse(question)
 }
 
@@ -229,20 +231,20 @@ func ofQuestion(all []dns.RR, qtype uint16, name string) []dns.RR {
 	if len(all) > dnsMaxAnswers {
 		all = all[:dnsMaxAnswers]
 	}
-	belongs := map[string]bool{canonical(name): true}
+	belongs := map[string]bool{reach.Canonical(name): true}
 	for grown := true; grown; {
 		grown = false
 		for _, rr := range all {
 			c, ok := rr.(*dns.CNAME)
-			if ok && belongs[canonical(c.Hdr.Name)] && !belongs[canonical(c.Target)] {
-				belongs[canonical(c.Target)], grown = true, true
+			if ok && belongs[reach.Canonical(c.Hdr.Name)] && !belongs[reach.Canonical(c.Target)] {
+				belongs[reach.Canonical(c.Target)], grown = true, true
 			}
 		}
 	}
 	var kept []dns.RR
 	for _, rr := range all {
 		h := rr.Header()
-		if belongs[canonical(h.Name)] && h.Class == dns.ClassINET && (h.Rrtype == qtype || h.Rrtype == dns.TypeCNAME) {
+		if belongs[reach.Canonical(h.Name)] && h.Class == dns.ClassINET && (h.Rrtype == qtype || h.Rrtype == dns.TypeCNAME) {
 			kept = append(kept, dns.Copy(rr))
 		}
 	}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"banger/internal/vnet/reach"
 )
 
 // zone is a resolver with fixed answers that keeps what it was asked.
@@ -67,10 +69,10 @@ func (c *tick) pass(d time.Duration) {
 	c.t = c.t.Add(d)
 }
 
-func newTestServer(t *testing.T, z *zone, p *Policy) (*nameServer, *tick, *Policy) {
+func newTestServer(t *testing.T, z *zone, p *reach.Policy) (*nameServer, *tick, *reach.Policy) {
 	c := newTick()
 	s := &nameServer{
-		gateway: netip.MustParseAddr("10.77.0.1"), ground: ground, policy: func() *Policy { return p },
+		gateway: netip.MustParseAddr("10.77.0.1"), ground: ground, policy: func() *reach.Policy { return p },
 		resolver: z, names: newNames(c.now), records: newRecords(c.now), counters: &counters{},
 		rate: newBucket(c.now, 10, 20), tunnels: newTunnels(), asking: make(chan struct{}, 4), ctx: t.Context(),
 	}
@@ -112,7 +114,7 @@ func TestAnswersByPolicy(t *testing.T) {
 	list := mustPolicy(t, false, "example.com:443", "*.example.org", "private.com", "host.vm:80")
 	both := mustPolicy(t, false, "private.com", "10.1.2.3:443")
 	for _, c := range []struct {
-		policy *Policy
+		policy *reach.Policy
 		name   string
 		qtype  uint16
 		want   string
@@ -223,7 +225,7 @@ func TestAnswerIsJudgedByThePolicyOfItsArrival(t *testing.T) {
 	current := mustPolicy(t, true)
 	z := &zone{answers: testZone}
 	s, _, _ := newTestServer(t, z, nil)
-	s.policy = func() *Policy { return current }
+	s.policy = func() *reach.Policy { return current }
 	z.before = func() { current = mustPolicy(t, false) }
 	if got := said(ask(s, "example.com", dns.TypeA)); got != "REFUSED" {
 		t.Error(got)
@@ -306,7 +308,7 @@ func TestRefusedNamesAreRecorded(t *testing.T) {
 	ask(s, "private.com", dns.TypeA)
 	ask(s, "host.vm", dns.TypeA)
 	all := s.records.list()
-	if got := learn(all); !slices.Equal(got, []string{"10.1.2.3", "deb.example.com"}) {
+	if got := reach.Learn(all); !slices.Equal(got, []string{"10.1.2.3", "deb.example.com"}) {
 		t.Error(got)
 	}
 	want := "network: refused deb.example.com, host.vm, private.com (--allow deb.example.com --allow host.vm:PORT --allow 10.1.2.3, or --nat)"

@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/netip"
 	"strconv"
+
+	"banger/internal/vnet/reach"
 )
 
 // flow is one connection or conversation that was allowed. Its context ends when
@@ -11,18 +13,18 @@ import (
 type flow struct {
 	network  *Network
 	protocol string
-	to       Destination // with the names that counted when it began
+	to       reach.Destination // with the names that counted when it began
 	account  *account
 	ctx      context.Context
 	cancel   context.CancelFunc
 }
 
 // destination is what a guest means by an address and a port.
-func (n *Network) destination(addr netip.Addr, port uint16) Destination {
+func (n *Network) destination(addr netip.Addr, port uint16) reach.Destination {
 	if addr == n.config.Gateway {
-		return Destination{Addr: addr, Port: port, Host: true}
+		return reach.Destination{Addr: addr, Port: port, Host: true}
 	}
-	return Destination{Addr: addr, Port: port, Names: n.names.of(addr)}
+	return reach.Destination{Addr: addr, Port: port, Names: n.names.of(addr)}
 }
 
 // begin judges a connection and registers it in one step, so that a change of the
@@ -38,7 +40,7 @@ func (n *Network) beginFlow(protocol string, limit int, addr netip.Addr, port ui
 	v := n.policy.Check(n.config.Ground, to)
 	if v.Allowed && n.open[protocol] >= limit {
 		n.counters.overLimit.Add(1)
-		v = Verdict{Name: v.Name, Why: "more connections than a VM may have"}
+		v = reach.Verdict{Name: v.Name, Why: "more connections than a VM may have"}
 	}
 	a := n.records.note(protocol, to, v)
 	if !v.Allowed {

@@ -7,18 +7,8 @@ import (
 	"net"
 
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
-)
 
-// Framing says how frames are told apart on a descriptor.
-type Framing int
-
-const (
-	// Stream is QEMU's `-netdev stream`: each frame after its length in four
-	// bytes, the highest first.
-	Stream Framing = iota
-	// Packets gives and takes one frame with each read and write, as packet
-	// sockets and sockets of datagrams do.
-	Packets
+	"banger/internal/vnet/reach"
 )
 
 const (
@@ -31,8 +21,8 @@ const (
 )
 
 // readFrames hands every frame to deliver, which must not keep it, until r ends.
-func readFrames(r io.Reader, f Framing, deliver func([]byte)) error {
-	if f == Packets {
+func readFrames(r io.Reader, f reach.Framing, deliver func([]byte)) error {
+	if f == reach.Packets {
 		return readPackets(r, deliver)
 	}
 	buffer, have := make([]byte, 4*maxFrame), 0
@@ -82,8 +72,8 @@ type batch struct {
 // write sends packets with the headers they lack. A frame that a packet socket
 // does not take is lost, as frames may be; the descriptor itself is at its end if
 // reading says so.
-func (b *batch) write(w io.Writer, f Framing, header func(*stack.PacketBuffer, []byte), pkts []*stack.PacketBuffer) error {
-	if f == Packets {
+func (b *batch) write(w io.Writer, f reach.Framing, header func(*stack.PacketBuffer, []byte), pkts []*stack.PacketBuffer) error {
+	if f == reach.Packets {
 		for _, pkt := range pkts {
 			b.flat = append(b.flat[:0], make([]byte, ethernetSize)...)
 			header(pkt, b.flat)

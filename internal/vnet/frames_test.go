@@ -13,6 +13,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
+	"banger/internal/vnet/reach"
 	"banger/internal/vnet/ways"
 )
 
@@ -32,7 +33,7 @@ func TestFramesAreToldApartHoweverTheyArrive(t *testing.T) {
 		"with the end": iotest.DataErrReader(bytes.NewReader(streamOf(want...))),
 	} {
 		var got []string
-		if err := readFrames(r, Stream, func(f []byte) { got = append(got, string(f)) }); err != io.EOF {
+		if err := readFrames(r, reach.Stream, func(f []byte) { got = append(got, string(f)) }); err != io.EOF {
 			t.Error(name, err)
 		}
 		if strings.Join(got, "|") != strings.Join(want, "|") {
@@ -40,7 +41,7 @@ func TestFramesAreToldApartHoweverTheyArrive(t *testing.T) {
 		}
 	}
 	impossible := binary.BigEndian.AppendUint32(nil, maxFrame+1)
-	if err := readFrames(bytes.NewReader(impossible), Stream, nil); err == nil || !strings.Contains(err.Error(), "a frame of 69633 bytes") {
+	if err := readFrames(bytes.NewReader(impossible), reach.Stream, nil); err == nil || !strings.Contains(err.Error(), "a frame of 69633 bytes") {
 		t.Error(err)
 	}
 }
@@ -62,24 +63,24 @@ func outgoing(size int) *stack.PacketBuffer {
 func TestQueueDropsWhatAGuestIsTooSlowFor(t *testing.T) {
 	l := testLink(t)
 	l.push(outgoing(100))
-	if got := l.pop(nil); len(got) != 0 || l.counters.queueFull.Load() != 0 {
+	if _, got := l.pop(nil); len(got) != 0 || l.counters.queueFull.Load() != 0 {
 		t.Error("a frame for nobody was kept")
 	}
-	l.attach(true)
+	l.attach(straight{})
 	for range 2 * maxQueuedFrames {
 		l.push(outgoing(100))
 	}
 	if len(l.queue) != maxQueuedFrames || l.counters.queueFull.Load() != maxQueuedFrames {
 		t.Errorf("%d queued, %d dropped", len(l.queue), l.counters.queueFull.Load())
 	}
-	l.attach(true)
+	l.attach(straight{})
 	for range 2 * maxQueuedBytes / 65536 {
 		l.push(outgoing(65536))
 	}
 	if l.queued != maxQueuedBytes {
 		t.Errorf("%d bytes queued", l.queued)
 	}
-	if got := l.pop(nil); len(got) != maxBatch || l.queued != 0 {
+	if _, got := l.pop(nil); len(got) != maxBatch || l.queued != 0 {
 		t.Errorf("%d popped, %d bytes left", len(got), l.queued)
 	}
 }
@@ -87,7 +88,7 @@ func TestQueueDropsWhatAGuestIsTooSlowFor(t *testing.T) {
 func TestBatchIsWrittenFrameByFrame(t *testing.T) {
 	l := testLink(t)
 	pkts := []*stack.PacketBuffer{outgoing(10), outgoing(1500)}
-	for _, f := range []Framing{Stream, Packets} {
+	for _, f := range []reach.Framing{reach.Stream, reach.Packets} {
 		var out bytes.Buffer
 		var b batch
 		for range 2 { // the batch is used again
@@ -95,16 +96,16 @@ func TestBatchIsWrittenFrameByFrame(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if f == Packets {
-			if out.Len() != 2*(24+1514) || !bytes.HasPrefix(out.Bytes(), append(GuestMAC, GatewayMAC...)) {
+		if f == reach.Packets {
+			if out.Len() != 2*(24+1514) || !bytes.HasPrefix(out.Bytes(), append(reach.GuestMAC, reach.GatewayMAC...)) {
 				t.Errorf("%d bytes", out.Len())
 			}
 			continue
 		}
 		var sizes []int
-		_ = readFrames(&out, Stream, func(frame []byte) {
+		_ = readFrames(&out, reach.Stream, func(frame []byte) {
 			sizes = append(sizes, len(frame))
-			if !bytes.HasPrefix(frame, append(append(bytes.Clone(GuestMAC), GatewayMAC...), 8, 0)) {
+			if !bytes.HasPrefix(frame, append(append(bytes.Clone(reach.GuestMAC), reach.GatewayMAC...), 8, 0)) {
 				t.Errorf("%x", frame[:14])
 			}
 		})
@@ -119,16 +120,17 @@ func TestBatchIsWrittenFrameByFrame(t *testing.T) {
 func FuzzFrames(f *testing.F) {
 	f.Add(ways.RawSYN("192.0.2.1", 80))
 	f.Add(ways.Ping("10.77.0.1", "x"))
-	f.Add(ways.Neighbour(guestAddr.String(), gatewayAddr.String(), GuestMAC))
+	f.Add(ways.Neighbour(guestAddr.String(), gatewayAddr.String(), reach.GuestMAC))
 	f.Add(ways.Sixth("2001:db8::1"))
 	f.Add(ways.Packet{To: "192.0.2.1", Protocol: 17, Payload: ways.Datagram(53, "x"), More: true}.Frame())
 	f.Fuzz(func(t *testing.T, frame []byte) {
 		l := testLink(t)
-		l.attach(true)
+		l.attach(straight{})
 		sink := &sink{t: t}
 		l.Attach(sink)
 		l.deliver(frame)
-		for _, pkt := range l.pop(nil) {
+		_, pkts := l.pop(nil)
+		for _, pkt := range pkts {
 			if pkt.NetworkProtocolNumber != header.ARPProtocolNumber {
 				t.Error("something else than an ARP reply was sent")
 			}

@@ -25,6 +25,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+
+	"banger/internal/vnet/reach"
 )
 
 var (
@@ -116,16 +118,16 @@ type machine struct {
 	t       testing.TB
 	stack   *stack.Stack
 	cable   net.Conn
-	framing Framing
+	framing reach.Framing
 	sending sync.Mutex
 	frames  chan []byte // copies of what arrives, as far as there is room
 }
 
 // attach joins a new guest to n by a pair of sockets, and ends it with the test.
-func attach(t testing.TB, n *Network, f Framing) *machine {
+func attach(t testing.TB, n *Network, f reach.Framing) *machine {
 	t.Helper()
 	kind := syscall.SOCK_STREAM
-	if f == Packets {
+	if f == reach.Packets {
 		kind = syscall.SOCK_SEQPACKET
 	}
 	pair, err := syscall.Socketpair(syscall.AF_UNIX, kind, 0)
@@ -165,7 +167,7 @@ func fileConn(t testing.TB, fd int) net.Conn {
 }
 
 func (m *machine) boot(mtu uint32) (wait func()) {
-	end := channel.New(4096, mtu+ethernetSize, tcpip.LinkAddress(GuestMAC))
+	end := channel.New(4096, mtu+ethernetSize, tcpip.LinkAddress(reach.GuestMAC))
 	m.stack = stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{arp.NewProtocol, ipv4.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4},
@@ -217,7 +219,7 @@ func (m *machine) must(err tcpip.Error) {
 func (m *machine) send(frame []byte) {
 	m.sending.Lock()
 	defer m.sending.Unlock()
-	if m.framing == Stream {
+	if m.framing == reach.Stream {
 		frame = append(binary.BigEndian.AppendUint32(nil, uint32(len(frame))), frame...)
 	}
 	_, _ = m.cable.Write(frame) // of a network that is closed: the test sees it elsewhere
@@ -228,7 +230,7 @@ func full(address string) tcpip.FullAddress {
 	return tcpip.FullAddress{Addr: toTCPIP(a.Addr()), Port: a.Port()}
 }
 
-const patience = 10 * time.Second
+const patience = time.Minute
 
 func (m *machine) dial(address string) (*gonet.TCPConn, error) {
 	ctx, cancel := context.WithTimeout(m.t.Context(), patience)
@@ -284,7 +286,7 @@ type lab struct {
 	clock   *tick
 }
 
-func newLab(t testing.TB, p *Policy, change ...func(*Config)) *lab {
+func newLab(t testing.TB, p *reach.Policy, change ...func(*Config)) *lab {
 	t.Helper()
 	l := &lab{world: &world{at: map[string]string{}}, zone: &zone{answers: testZone}, clock: newTick()}
 	c := Config{
@@ -304,7 +306,7 @@ func newLab(t testing.TB, p *Policy, change ...func(*Config)) *lab {
 		}
 	})
 	l.network = n
-	l.machine = attach(t, n, Stream)
+	l.machine = attach(t, n, reach.Stream)
 	return l
 }
 

@@ -43,6 +43,7 @@ func (n *Network) handleICMP(id stack.TransportEndpointID, pkt *stack.PacketBuff
 		if err == nil && f.ctx.Err() == nil {
 			f.account.sent.Add(uint64(len(message.Payload())))
 			f.account.received.Add(uint64(len(data)))
+			n.traffic.Add(1)
 			n.link.send(header.IPv4ProtocolNumber, echoReply(to, from, message, data))
 		}
 		f.end(err != nil)

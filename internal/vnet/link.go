@@ -31,8 +31,11 @@ type link struct {
 	dispatcher           atomic.Pointer[stack.NetworkDispatcher]
 	mu                   sync.Mutex
 	queue                []*stack.PacketBuffer
-	queued               int  // bytes
-	attached             bool // somebody takes frames from the queue
+	queued               int    // bytes
+	attached             bool   // somebody takes frames from the queue
+	writing              bool   // and is writing some
+	rest                 []byte // of a frame, before all of the queue
+	straight             straight
 	held                 heldAck
 	release              *time.Timer // of held
 	wake                 chan struct{}
@@ -172,8 +175,11 @@ func (l *link) push(pkt *stack.PacketBuffer) {
 	}
 	had := l.held.pkt
 	leave := l.held.hold(pkt.IncRef())
-	if l.held.pkt != nil && had == nil {
+	switch {
+	case l.held.pkt != nil && had == nil:
 		l.release.Reset(ackDelay)
+	case l.held.pkt == nil && had != nil:
+		l.release.Stop() // or we are woken for nothing
 	}
 	l.enqueue(leave)
 }
@@ -188,6 +194,10 @@ func (l *link) releaseHeld() {
 // enqueue takes over packets, with mu held.
 func (l *link) enqueue(pkts []*stack.PacketBuffer) {
 	for _, pkt := range pkts {
+		if l.writeStraight(pkt) {
+			pkt.DecRef()
+			continue
+		}
 		if len(l.queue) >= maxQueuedFrames || l.queued+pkt.Size() > maxQueuedBytes {
 			l.counters.queueFull.Add(1)
 			pkt.DecRef()
@@ -196,7 +206,7 @@ func (l *link) enqueue(pkts []*stack.PacketBuffer) {
 		l.queue = append(l.queue, pkt)
 		l.queued += pkt.Size()
 	}
-	if len(l.queue) == 0 {
+	if len(l.queue) == 0 && l.rest == nil {
 		return
 	}
 	select {
@@ -205,26 +215,46 @@ func (l *link) enqueue(pkts []*stack.PacketBuffer) {
 	}
 }
 
-// pop moves up to a batch of packets into into, which then owns them.
-func (l *link) pop(into []*stack.PacketBuffer) []*stack.PacketBuffer {
+// writeStraight writes a packet now if nothing is to leave before it. With mu held.
+func (l *link) writeStraight(pkt *stack.PacketBuffer) (ok bool) {
+	if l.writing || l.rest != nil || len(l.queue) > 0 {
+		return false
+	}
+	if l.rest, ok = l.straight.write(pkt, l.header); ok {
+		l.counters.framesOut.Add(1)
+	}
+	return ok
+}
+
+// pop moves up to a batch of packets into into, which then owns them. What is left of
+// a frame goes out before them.
+func (l *link) pop(into []*stack.PacketBuffer) (rest []byte, _ []*stack.PacketBuffer) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	rest, l.rest = l.rest, nil
 	n := min(len(l.queue), maxBatch)
 	into = append(into[:0], l.queue[:n]...)
-	rest := copy(l.queue, l.queue[n:])
-	clear(l.queue[rest:])
-	l.queue = l.queue[:rest]
+	left := copy(l.queue, l.queue[n:])
+	clear(l.queue[left:])
+	l.queue = l.queue[:left]
 	for _, pkt := range into {
 		l.queued -= pkt.Size()
 	}
-	return into
+	l.writing = len(rest) > 0 || n > 0
+	return rest, into
 }
 
-// attach begins or ends the queue; what is left of it is dropped.
-func (l *link) attach(on bool) {
+// attach begins the queue.
+func (l *link) attach(s straight) { l.reset(true, s) }
+
+// detach ends the queue.
+func (l *link) detach() { l.reset(false, straight{}) }
+
+// reset drops what is left of the queue.
+func (l *link) reset(attached bool, s straight) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.attached = on
+	l.attached, l.straight, l.writing, l.rest = attached, s, false, nil
 	for _, pkt := range l.queue {
 		pkt.DecRef()
 	}

@@ -12,6 +12,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 
+	"banger/internal/vnet/reach"
 	"banger/internal/vnet/ways"
 )
 
@@ -46,7 +47,7 @@ func (l *lab) questions() int {
 }
 
 // do carries out the steps of a way.
-func (l *lab) do(t *testing.T, mode *Policy, steps []ways.Step) {
+func (l *lab) do(t *testing.T, mode *reach.Policy, steps []ways.Step) {
 	t.Helper()
 	for _, s := range steps {
 		switch s.Do {
@@ -77,7 +78,7 @@ func (l *lab) do(t *testing.T, mode *Policy, steps []ways.Step) {
 }
 
 // counted is the sum of counters by their JSON names.
-func counted(t *testing.T, c Counters, names []string) (sum uint64) {
+func counted(t *testing.T, c reach.Counters, names []string) (sum uint64) {
 	t.Helper()
 	text, err := json.Marshal(c)
 	if err != nil {
@@ -102,7 +103,7 @@ func counted(t *testing.T, c Counters, names []string) (sum uint64) {
 func TestWaysOutInEveryMode(t *testing.T) {
 	modes := []struct {
 		letter string
-		policy *Policy
+		policy *reach.Policy
 	}{{"0", mustPolicy(t, false)}, {"a", mustPolicy(t, false, ways.Rules...)}, {"n", mustPolicy(t, true)}}
 	var report strings.Builder
 	for _, mode := range modes {
@@ -170,14 +171,14 @@ func TestPingIsSentOnWhereAllowed(t *testing.T) {
 func TestOnlyTheGatewayHasANeighboursAddress(t *testing.T) {
 	l := newLab(t, mustPolicy(t, true))
 	for _, other := range []string{"10.77.0.2", "10.77.0.3", "192.168.1.5"} {
-		l.send(ways.Neighbour(guestAddr.String(), other, GuestMAC))
+		l.send(ways.Neighbour(guestAddr.String(), other, reach.GuestMAC))
 	}
-	l.send(ways.Neighbour("0.0.0.0", gatewayAddr.String(), GuestMAC))
+	l.send(ways.Neighbour("0.0.0.0", gatewayAddr.String(), reach.GuestMAC))
 	reply := func(f []byte) bool { return f[12] == 8 && f[13] == 6 }
 	select {
 	case f := <-l.frames:
 		a := header.ARP(f[ethernetSize:])
-		if !reply(f) || a.Op() != header.ARPReply || string(a.HardwareAddressSender()) != string(GatewayMAC) || netip.AddrFrom4([4]byte(a.ProtocolAddressSender())) != gatewayAddr {
+		if !reply(f) || a.Op() != header.ARPReply || string(a.HardwareAddressSender()) != string(reach.GatewayMAC) || netip.AddrFrom4([4]byte(a.ProtocolAddressSender())) != gatewayAddr {
 			t.Errorf("%x", f)
 		}
 	case <-time.After(patience):

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
@@ -16,6 +17,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 
 	"banger"
+	"banger/internal/vnet/reach"
 )
 
 const nic = tcpip.NICID(1)
@@ -28,6 +30,7 @@ type Network struct {
 	names    *names
 	records  *records
 	counters *counters
+	traffic  atomic.Uint64 // see Traffic
 	dns      []*dns.Server
 	pings    chan struct{}
 
@@ -36,7 +39,7 @@ type Network struct {
 	work   sync.WaitGroup // everything that runs until Close
 
 	mu     sync.Mutex
-	policy *Policy
+	policy *reach.Policy
 	flows  map[*flow]struct{}
 	open   map[string]int // flows by protocol
 	serves bool
@@ -112,8 +115,10 @@ func tune(s *stack.Stack) error {
 
 // Serve moves frames between the guest and the network until the descriptor
 // ends, Close is called or ctx is done, and closes the descriptor. When it returns the
-// guest's connections have ended: that machine is gone. One at a time.
-func (n *Network) Serve(ctx context.Context, cable io.ReadWriteCloser, f Framing) error {
+// guest's connections have ended: that machine is gone. One at a time. A cable that is
+// a syscall.Conn is faster: to any other a frame goes in several writes, each of which
+// wakes whoever reads.
+func (n *Network) Serve(ctx context.Context, cable io.ReadWriteCloser, f reach.Framing) error {
 	if err := n.begin(); err != nil {
 		cable.Close()
 		return err
@@ -127,11 +132,11 @@ func (n *Network) Serve(ctx context.Context, cable io.ReadWriteCloser, f Framing
 		defer cancel() // a descriptor that takes nothing is at its end
 		n.write(ctx, cable, f)
 	})
-	n.link.attach(true)
+	n.link.attach(newStraight(cable, f))
 	err := readFrames(cable, f, n.link.deliver)
 	cancel()
 	writing.Wait()
-	n.link.attach(false)
+	n.link.detach()
 	n.endFlows(func(*flow) bool { return true })
 	n.mu.Lock()
 	n.serves = false
@@ -153,12 +158,13 @@ func (n *Network) begin() error {
 	return nil
 }
 
-func (n *Network) write(ctx context.Context, cable io.Writer, f Framing) {
+func (n *Network) write(ctx context.Context, cable io.Writer, f reach.Framing) {
 	var b batch
 	var pkts []*stack.PacketBuffer
 	for {
-		pkts = n.link.pop(pkts)
-		if len(pkts) == 0 {
+		var rest []byte
+		rest, pkts = n.link.pop(pkts)
+		if len(rest) == 0 && len(pkts) == 0 {
 			select {
 			case <-ctx.Done():
 				return
@@ -166,7 +172,13 @@ func (n *Network) write(ctx context.Context, cable io.Writer, f Framing) {
 			}
 			continue
 		}
-		err := b.write(cable, f, n.link.header, pkts)
+		var err error
+		if len(rest) > 0 {
+			_, err = cable.Write(rest)
+		}
+		if err == nil {
+			err = b.write(cable, f, n.link.header, pkts)
+		}
 		for i, pkt := range pkts {
 			pkt.DecRef()
 			pkts[i] = nil
@@ -179,7 +191,7 @@ func (n *Network) write(ctx context.Context, cable io.Writer, f Framing) {
 }
 
 // Policy is the one in force.
-func (n *Network) Policy() *Policy {
+func (n *Network) Policy() *reach.Policy {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.policy
@@ -187,9 +199,9 @@ func (n *Network) Policy() *Policy {
 
 // SetPolicy puts p in force and ends what it forbids before it returns; how many
 // connections that were it says.
-func (n *Network) SetPolicy(p *Policy) int {
+func (n *Network) SetPolicy(p *reach.Policy) int {
 	if p == nil {
-		p = &Policy{}
+		p = &reach.Policy{}
 	}
 	n.mu.Lock()
 	n.policy = p
@@ -199,8 +211,14 @@ func (n *Network) SetPolicy(p *Policy) int {
 	return ended
 }
 
+// Traffic grows whenever the guest and the world outside have something for each
+// other: with bytes of a connection that stands, either way, and with answers to
+// datagrams and pings. What is refused, or nobody answers, leaves it as it is, and so
+// do names that were looked up and connections from the host.
+func (n *Network) Traffic() uint64 { return n.traffic.Load() }
+
 // Counters says what was dropped and refused so far.
-func (n *Network) Counters() Counters {
+func (n *Network) Counters() reach.Counters {
 	c := n.counters.read()
 	if n.stack != nil {
 		c.HalfOpen = n.stack.Stats().TCP.ForwardMaxInFlightDrop.Value()
@@ -209,15 +227,19 @@ func (n *Network) Counters() Counters {
 }
 
 // Records gives what was reached and what was refused, the latest first.
-func (n *Network) Records() []Record { return n.records.list() }
+func (n *Network) Records() []reach.Record { return n.records.list() }
+
+// Recall adds what was known of the VM's network before this one was made, the latest
+// first: what Records gave then.
+func (n *Network) Recall(earlier []reach.Record) { n.records.recall(earlier) }
 
 // Learn gives the --allow rules that everything so far needed.
-func (n *Network) Learn() []string { return learn(n.records.list()) }
+func (n *Network) Learn() []string { return reach.Learn(n.records.list()) }
 
 // Explain says in one line what was refused since then and which flag allows it,
 // and nothing where nothing was refused.
 func (n *Network) Explain(since time.Time) string {
-	return explain(n.records.list(), since, n.Policy().nat)
+	return explain(n.records.list(), since, n.Policy().NAT())
 }
 
 // Close ends every connection and waits until nothing runs.

@@ -15,6 +15,7 @@ import (
 	"github.com/miekg/dns"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 
+	"banger/internal/vnet/reach"
 	"banger/internal/vnet/ways"
 )
 
@@ -55,6 +56,30 @@ func TestRefusalOfTheWorldIsPassedOn(t *testing.T) {
 		r := l.network.Records()
 		return len(r) == 1 && r[0].Failed == 1 && r[0].Open == 0 && r[0].Refused == 0
 	})
+}
+
+func TestTrafficIsWhatHasTwoSides(t *testing.T) {
+	l := newLab(t, mustPolicy(t, false, "192.0.2.1", "192.0.2.2", "example.com:80"))
+	l.world.serve("tcp", "192.0.2.1:80", listen(t, echo))
+	l.world.serve("udp", "192.0.2.1:443", listenUDPEcho(t))
+	for _, nobody := range []string{"192.0.2.2:80", "192.0.2.3:80"} {
+		if _, err := l.dial(nobody); err == nil {
+			t.Fatal(nobody, " answers")
+		}
+	}
+	l.mustBeUnreachable(t, l.dialUDP("192.0.2.3:443"))
+	l.resolve(t, "udp", "example.com", dns.TypeA)
+	if n := l.network.Traffic(); n != 0 {
+		t.Errorf("what nobody answers, and names, are %d times traffic", n)
+	}
+	if err := echoes(l.mustDial("192.0.2.1:80"), "a"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a connection is traffic both ways", func() bool { return l.network.Traffic() == 2 })
+	if err := echoes(l.dialUDP("192.0.2.1:443"), "a"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "an answer to a datagram is traffic", func() bool { return l.network.Traffic() == 3 })
 }
 
 func TestStreamsArriveWhole(t *testing.T) {
@@ -170,13 +195,19 @@ func TestQuietConversationEnds(t *testing.T) {
 	l := newLab(t, mustPolicy(t, true), func(c *Config) { c.Limits.UDPIdle = 20 * time.Millisecond })
 	l.world.serve("udp", "192.0.2.1:443", listenUDPEcho(t))
 	c := l.dialUDP("192.0.2.1:443")
-	if err := echoes(c, "a"); err != nil {
-		t.Fatal(err)
+	// On a busy host a conversation may end before its answer has come.
+	answered := func(text string) bool {
+		_ = c.SetDeadline(time.Now().Add(time.Second))
+		_, _ = c.Write([]byte(text))
+		for b := make([]byte, 1); ; {
+			if _, err := c.Read(b); err != nil || string(b) == text {
+				return err == nil
+			}
+		}
 	}
+	eventually(t, "it is answered", func() bool { return answered("a") })
 	eventually(t, "the conversation ended", func() bool { return l.network.Records()[0].Open == 0 })
-	if err := echoes(c, "b"); err != nil {
-		t.Error("no new one begins: ", err)
-	}
+	eventually(t, "a new one begins", func() bool { return answered("b") })
 }
 
 func TestRefusedDatagramIsUnreachable(t *testing.T) {
@@ -314,16 +345,17 @@ func TestPolicyChangeEndsWhatItForbids(t *testing.T) {
 	if n := l.network.SetPolicy(mustPolicy(t, false, "example.com:80")); n != 2 {
 		t.Errorf("%d ended", n)
 	}
-	start := time.Now()
-	_ = cut.SetReadDeadline(start.Add(patience))
+	_ = cut.SetReadDeadline(time.Now().Add(patience))
 	if _, err := cut.Read(make([]byte, 1)); err == nil || !strings.Contains(err.Error(), "reset") {
 		t.Errorf("the guest saw %v", err)
 	}
-	if err := <-ended; err == nil {
-		t.Error("the world saw an ordinary end")
-	}
-	if took := time.Since(start); took > time.Second {
-		t.Errorf("took %v", took)
+	select {
+	case err := <-ended:
+		if err == nil {
+			t.Error("the world saw an ordinary end")
+		}
+	case <-time.After(patience):
+		t.Error("the world saw no end")
 	}
 	if err := echoes(kept, "after"); err != nil {
 		t.Errorf("what is allowed was ended too: %v", err)
@@ -418,7 +450,7 @@ func TestNewMachineAtTheSameNetwork(t *testing.T) {
 	if err := echoes(l.mustDial("192.0.2.1:80"), "x"); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.network.Serve(t.Context(), nopCable{}, Stream); err == nil {
+	if err := l.network.Serve(t.Context(), nopCable{}, reach.Stream); err == nil {
 		t.Error("two guests at once")
 	}
 	l.cable.Close() // the machine is gone
@@ -426,7 +458,7 @@ func TestNewMachineAtTheSameNetwork(t *testing.T) {
 	if _, err := l.network.Dial(t.Context(), 80); err == nil {
 		t.Error("a guest that is not there was reached")
 	}
-	again := attach(t, l.network, Packets)
+	again := attach(t, l.network, reach.Packets)
 	if err := echoes(again.mustDial("192.0.2.1:80"), "y"); err != nil {
 		t.Error(err)
 	}

@@ -4,38 +4,18 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"banger/internal/vnet/reach"
 )
 
 // maxRecords bounds what is remembered of a VM's network: the records that
 // were quiet for longest go, those of open connections last.
 const maxRecords = 1024
-
-// Record is what is known of one destination: a name or, where it was given by
-// no answer, an address; a port; and a protocol ("tcp", "udp", "icmp", "dns").
-type Record struct {
-	Protocol string     `json:"protocol"`
-	Name     string     `json:"name,omitempty"`
-	Addr     netip.Addr `json:"addr,omitzero"` // the latest of the name
-	Port     uint16     `json:"port,omitempty"`
-	Open     int        `json:"open"` // connections now
-	Allowed  uint64     `json:"allowed"`
-	Refused  uint64     `json:"refused"`
-	Failed   uint64     `json:"failed"` // allowed, but nobody was there
-	Sent     uint64     `json:"sent_bytes"`
-	Received uint64     `json:"received_bytes"`
-	Why      string     `json:"why,omitempty"`  // of the latest refusal
-	Rule     string     `json:"rule,omitempty"` // what --allow opens it, if anything does
-	First    time.Time  `json:"first"`
-	Last     time.Time  `json:"last"`
-
-	lastRefused time.Time
-}
 
 type recordKey struct {
 	protocol, whom string
@@ -44,7 +24,7 @@ type recordKey struct {
 
 // account is a record that counts while its connections run.
 type account struct {
-	Record
+	reach.Record
 	sent, received atomic.Uint64
 }
 
@@ -61,7 +41,7 @@ func newRecords(now func() time.Time) *records {
 
 // note writes down a verdict. The account is the caller's until closed where the
 // verdict allows; bytes are counted in it.
-func (r *records) note(protocol string, d Destination, v Verdict) *account {
+func (r *records) note(protocol string, d reach.Destination, v reach.Verdict) *account {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	a := r.find(protocol, d, v)
@@ -74,12 +54,12 @@ func (r *records) note(protocol string, d Destination, v Verdict) *account {
 		a.Open++
 	} else {
 		a.Refused++
-		a.Why, a.lastRefused = v.Why, a.Last
+		a.Why, a.LastRefused = v.Why, a.Last
 	}
 	return a
 }
 
-func (r *records) find(protocol string, d Destination, v Verdict) *account {
+func (r *records) find(protocol string, d reach.Destination, v reach.Verdict) *account {
 	key := recordKey{protocol, v.Name, d.Port}
 	if key.whom == "" {
 		key.whom = d.Addr.String()
@@ -90,9 +70,26 @@ func (r *records) find(protocol string, d Destination, v Verdict) *account {
 	if len(r.all) >= maxRecords {
 		r.forget()
 	}
-	a := &account{Record: Record{Protocol: protocol, Name: v.Name, Port: d.Port, First: r.now()}}
+	a := &account{Record: reach.Record{Protocol: protocol, Name: v.Name, Port: d.Port, First: r.now()}}
 	r.all[key] = a
 	return a
+}
+
+// recall puts back what was known of a network before it was made anew. The latest
+// count where there are too many.
+func (r *records) recall(earlier []reach.Record) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range earlier {
+		if len(r.all) >= maxRecords {
+			return
+		}
+		e.Open = 0
+		a := &account{Record: e}
+		a.sent.Store(e.Sent)
+		a.received.Store(e.Received)
+		r.all[recordKey{e.Protocol, e.Whom(), e.Port}] = a
+	}
 }
 
 // forget makes room for many at once, so that a scan of ports costs little.
@@ -117,51 +114,18 @@ func (r *records) closed(a *account, failed bool) {
 }
 
 // list gives the records, those used last first.
-func (r *records) list() []Record {
+func (r *records) list() []reach.Record {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	all := make([]Record, 0, len(r.all))
+	all := make([]reach.Record, 0, len(r.all))
 	for _, a := range r.all {
 		a.Sent, a.Received = a.sent.Load(), a.received.Load()
 		all = append(all, a.Record)
 	}
-	slices.SortFunc(all, func(a, b Record) int {
-		return cmp.Or(b.Last.Compare(a.Last), cmp.Compare(a.whom(), b.whom()), cmp.Compare(a.Port, b.Port), cmp.Compare(a.Protocol, b.Protocol))
+	slices.SortFunc(all, func(a, b reach.Record) int {
+		return cmp.Or(b.Last.Compare(a.Last), cmp.Compare(a.Whom(), b.Whom()), cmp.Compare(a.Port, b.Port), cmp.Compare(a.Protocol, b.Protocol))
 	})
 	return all
-}
-
-func (r Record) whom() string {
-	if r.Name != "" {
-		return r.Name
-	}
-	return r.Addr.String()
-}
-
-func (r Record) subject() string {
-	if r.Port == 0 {
-		return r.whom()
-	}
-	return fmt.Sprintf("%s:%d", r.whom(), r.Port)
-}
-
-// learn gives the rules that would allow all that was asked for, sorted. A name
-// that was asked for and then connected to is there with the ports alone.
-func learn(all []Record) []string {
-	connected := map[string]bool{}
-	for _, r := range all {
-		if r.Protocol != "dns" && r.Rule != "" {
-			connected[r.Name] = true
-		}
-	}
-	var rules []string
-	for _, r := range all {
-		if r.Rule != "" && (r.Protocol != "dns" || r.Rule != r.Name || !connected[r.Name]) {
-			rules = append(rules, r.Rule)
-		}
-	}
-	slices.Sort(rules)
-	return slices.Compact(rules)
 }
 
 // maxExplained is how many refusals fit one line.
@@ -169,23 +133,23 @@ const maxExplained = 3
 
 // explain says in one line what was refused since then and the flags for it, or
 // nothing where nothing was. nat says whether that mode is on already.
-func explain(all []Record, since time.Time, nat bool) string {
+func explain(all []reach.Record, since time.Time, nat bool) string {
 	var subjects, flags []string
 	natHelps := false
 	for _, r := range all {
-		if r.Refused == 0 || r.lastRefused.Before(since) || slices.Contains(subjects, r.subject()) {
+		if r.Refused == 0 || r.LastRefused.Before(since) || slices.Contains(subjects, r.Subject()) {
 			continue
 		}
-		subjects = append(subjects, r.subject())
+		subjects = append(subjects, r.Subject())
 		opener := r.Rule
-		if opener == "" && r.Name == hostName {
-			opener = hostName + ":PORT" // its name was asked for, and no port yet
+		if opener == "" && r.Name == reach.HostName {
+			opener = reach.HostName + ":PORT" // its name was asked for, and no port yet
 		}
 		flag := "--allow " + opener
 		if opener != "" && len(flags) < maxExplained && !slices.Contains(flags, flag) {
 			flags = append(flags, flag)
 		}
-		natHelps = natHelps || !nat && r.Why == whyNotAllowed
+		natHelps = natHelps || !nat && r.Why == reach.WhyNotAllowed
 	}
 	if len(subjects) == 0 {
 		return ""

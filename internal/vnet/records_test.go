@@ -1,14 +1,17 @@
 package vnet
 
 import (
+	"encoding/json"
 	"net/netip"
 	"slices"
 	"testing"
 	"time"
+
+	"banger/internal/vnet/reach"
 )
 
-func note(r *records, p *Policy, protocol, addr string, port uint16, names ...string) *account {
-	d := Destination{Addr: netip.MustParseAddr(addr), Port: port, Names: names}
+func note(r *records, p *reach.Policy, protocol, addr string, port uint16, names ...string) *account {
+	d := reach.Destination{Addr: netip.MustParseAddr(addr), Port: port, Names: names}
 	return r.note(protocol, d, p.Check(ground, d))
 }
 
@@ -33,7 +36,7 @@ func TestRecordsCountByNameAndPort(t *testing.T) {
 	if web.Name != "example.com" || web.Port != 443 || web.Allowed != 2 || web.Open != 1 || web.Sent != 5 || web.Received != 7 || web.Addr.String() != "192.0.2.2" {
 		t.Errorf("%+v", web)
 	}
-	if r := all[0]; r.Name != "" || r.Refused != 1 || r.Rule != "192.0.2.9:53" || r.Why != whyNotAllowed {
+	if r := all[0]; r.Name != "" || r.Refused != 1 || r.Rule != "192.0.2.9:53" || r.Why != reach.WhyNotAllowed {
 		t.Errorf("%+v", r)
 	}
 }
@@ -54,18 +57,18 @@ func TestLearnedRulesAllowWhatWasNeeded(t *testing.T) {
 			note(r, mustPolicy(t, nat), "tcp", d.addr, d.port, d.names...)
 		}
 	}
-	r.note("dns", Destination{}, Verdict{Name: "example.com", Rule: "example.com", Why: whyNotAllowed})
-	r.note("dns", Destination{}, Verdict{Name: "never.com", Rule: "never.com", Why: whyNotAllowed})
+	r.note("dns", reach.Destination{}, reach.Verdict{Name: "example.com", Rule: "example.com", Why: reach.WhyNotAllowed})
+	r.note("dns", reach.Destination{}, reach.Verdict{Name: "never.com", Rule: "never.com", Why: reach.WhyNotAllowed})
 	note(r, mustPolicy(t, true), "tcp", "127.0.0.1", 80) // nothing opens it
 
-	rules := learn(r.list())
+	rules := reach.Learn(r.list())
 	want := []string{"10.1.2.3:5000", "192.0.2.7:22", "example.com:443", "never.com", "ping.com"}
 	if !slices.Equal(rules, want) {
 		t.Fatal(rules)
 	}
 	p := mustPolicy(t, false, rules...)
 	for _, d := range asked {
-		if v := p.Check(ground, Destination{Addr: netip.MustParseAddr(d.addr), Port: d.port, Names: d.names}); !v.Allowed {
+		if v := p.Check(ground, reach.Destination{Addr: netip.MustParseAddr(d.addr), Port: d.port, Names: d.names}); !v.Allowed {
 			t.Errorf("%+v: %+v", d, v)
 		}
 	}
@@ -115,5 +118,39 @@ func TestRecordsAreBoundedAndKeepTheOpenOnes(t *testing.T) {
 	r.closed(open, true)
 	if all = r.list(); all[0].Port != 443 || all[0].Failed != 1 || all[0].Open != 0 {
 		t.Errorf("%+v", all[0])
+	}
+}
+
+func TestRecordsGoOnFromEarlierOnes(t *testing.T) {
+	c := newTick()
+	p := mustPolicy(t, false, "example.com:443")
+	before := newRecords(c.now)
+	note(before, p, "tcp", "192.0.2.1", 443, "example.com").sent.Add(5)
+	note(before, p, "udp", "192.0.2.9", 53)
+	text, err := json.Marshal(before.list())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var earlier []reach.Record
+	if err := json.Unmarshal(text, &earlier); err != nil {
+		t.Fatal(err)
+	}
+	after := newRecords(c.now)
+	after.recall(earlier)
+	c.pass(time.Second)
+	note(after, p, "tcp", "192.0.2.2", 443, "example.com").sent.Add(7)
+	all := after.list()
+	if len(all) != 2 || all[0].Allowed != 2 || all[0].Open != 1 || all[0].Sent != 12 || all[1].Refused != 1 {
+		t.Errorf("%+v", all)
+	}
+	if got, want := reach.Learn(all), reach.Learn(before.list()); !slices.Equal(got, want) {
+		t.Errorf("learned %q, not %q", got, want)
+	}
+	after.recall(make([]reach.Record, 2*maxRecords))
+	for i := range 2 * maxRecords {
+		after.recall([]reach.Record{{Protocol: "tcp", Port: uint16(i)}})
+	}
+	if n := len(after.list()); n != maxRecords {
+		t.Errorf("%d records", n)
 	}
 }

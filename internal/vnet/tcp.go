@@ -75,6 +75,7 @@ func (f *flow) toHost(ctx context.Context, g *guestSide, host net.Conn) error {
 	err := copyEndpoint(ctx, g.endpoint, &g.queue, func(b []byte) error {
 		n, err := host.Write(b)
 		f.account.sent.Add(uint64(n))
+		f.network.traffic.Add(1)
 		return err
 	})
 	if err != nil {
@@ -88,6 +89,7 @@ func (f *flow) toGuest(ctx context.Context, g *guestSide, host net.Conn) error {
 	err := copyFrom(host, true, func(b []byte) error {
 		n, err := g.conn.Write(b)
 		f.account.received.Add(uint64(n))
+		f.network.traffic.Add(1)
 		return err
 	})
 	if err == nil {

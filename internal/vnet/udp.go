@@ -98,5 +98,6 @@ func (c *conversation) toGuest(b []byte) error {
 	c.touch()
 	n, err := c.guest.Write(b)
 	c.flow.account.received.Add(uint64(n))
+	c.flow.network.traffic.Add(1)
 	return err
 }

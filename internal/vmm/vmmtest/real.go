@@ -29,7 +29,7 @@ func GuestConfig(t testing.TB, binary string, accel vmm.Accel) vmm.Config {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), pullLimit)
 	defer cancel()
-	k, err := kernelStore(t).Pull(ctx, banger.DefaultKernel, false, func(stage string) { t.Log(stage) })
+	k, err := kernelStore(t).Pull(ctx, banger.DefaultKernel, false, banger.Access{}, func(stage string) { t.Log(stage) })
 	if err != nil {
 		t.Fatalf("no kernel to test with: %v", err)
 	}

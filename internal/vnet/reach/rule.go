@@ -1,4 +1,4 @@
-package vnet
+package reach
 
 import (
 	"net/netip"
@@ -8,8 +8,8 @@ import (
 	"banger"
 )
 
-// hostName is what the guest calls the host's 127.0.0.1.
-const hostName = "host.vm"
+// HostName is what the guest calls the host's 127.0.0.1.
+const HostName = "host.vm"
 
 // rule is one thing that is allowed: an address range, a name, every name below
 // a domain, or a port of the host's loopback address.
@@ -46,6 +46,12 @@ func (r rule) allowsName(name string) bool {
 		return strings.HasSuffix(name, "."+r.name)
 	}
 	return name == r.name
+}
+
+// CheckRule says what is wrong with a rule: bad_request.
+func CheckRule(text string) error {
+	_, err := parseRule(text)
+	return err
 }
 
 // parseRule reads HOST[:PORT], *.DOMAIN[:PORT], CIDR[:PORT] or host.vm:PORT.
@@ -141,15 +147,15 @@ func parseName(text, host string, r rule) (rule, error) {
 	if at, why := badName(name); why != "" {
 		return rule{}, badRule(text, start+at, why)
 	}
-	r.name = canonical(name)
+	r.name = Canonical(name)
 	switch {
 	case r.name == "localhost" || strings.HasSuffix(r.name, ".localhost"):
 		return rule{}, badRule(text, 0, "in a guest that is the guest").Hint("the host's own 127.0.0.1 is --allow host.vm:PORT")
-	case r.name == hostName && !r.below && r.port == 0:
+	case r.name == HostName && !r.below && r.port == 0:
 		return rule{}, badRule(text, len(host), "the host is opened port by port").Hint("--allow host.vm:PORT")
-	case r.name == hostName && !r.below && r.port == 53:
+	case r.name == HostName && !r.below && r.port == 53:
 		return rule{}, badRule(text, len(host)+1, "port 53 there is the guest's own DNS")
-	case r.name != hostName && (r.name == "vm" || strings.HasSuffix(r.name, ".vm")), r.name == hostName && r.below:
+	case r.name != HostName && (r.name == "vm" || strings.HasSuffix(r.name, ".vm")), r.name == HostName && r.below:
 		return rule{}, badRule(text, 0, "VMs cannot reach each other")
 	}
 	return r, nil
@@ -165,7 +171,7 @@ func badName(name string) (at int, why string) {
 		rest, more := trimmed[i:], false
 		label, _, more = strings.Cut(rest, ".")
 		for j, c := range label {
-			if !isNameCharacter(c) {
+			if !IsNameCharacter(c) {
 				return i + j, "bad character " + strconv.QuoteRune(c)
 			}
 		}
@@ -185,9 +191,10 @@ func badName(name string) (at int, why string) {
 	}
 }
 
-func isNameCharacter(c rune) bool {
+// IsNameCharacter says whether names may have c in their parts.
+func IsNameCharacter(c rune) bool {
 	return c == '-' || c == '_' || '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
 }
 
-// canonical is a name as rules and tables have it.
-func canonical(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }
+// Canonical is a name as rules and tables have it.
+func Canonical(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }

@@ -1,4 +1,4 @@
-package vnet
+package reach
 
 import (
 	"encoding/binary"

@@ -1,4 +1,4 @@
-package vnet
+package reach
 
 import (
 	"net/netip"
@@ -37,6 +37,9 @@ func ParsePolicy(nat bool, allow []string) (*Policy, error) {
 	}
 	return p, nil
 }
+
+// NAT says whether the mode is nat.
+func (p *Policy) NAT() bool { return p.nat }
 
 // String is the mode in the words of the spec line: "none", "nat", or the list.
 func (p *Policy) String() string {
@@ -98,9 +101,9 @@ func (p *Policy) Check(g Ground, d Destination) Verdict {
 		}
 	}
 	if !v.Allowed {
-		v.Why = whyNotAllowed
+		v.Why = WhyNotAllowed
 	}
-	v.Rule = rule{prefix: single(addr), port: d.Port}.String()
+	v.Rule = rule{prefix: Single(addr), port: d.Port}.String()
 	if v.Name != "" {
 		v.Rule = rule{name: v.Name, port: d.Port}.String()
 	}
@@ -108,8 +111,8 @@ func (p *Policy) Check(g Ground, d Destination) Verdict {
 }
 
 func (p *Policy) checkHost(port uint16) Verdict {
-	r := rule{name: hostName, port: port}
-	v := Verdict{Name: hostName, Allowed: port != 0 && slices.Contains(p.rules, r)}
+	r := rule{name: HostName, port: port}
+	v := Verdict{Name: HostName, Allowed: port != 0 && slices.Contains(p.rules, r)}
 	if !v.Allowed {
 		v.Why = "the host's loopback address is not allowed"
 	}
@@ -128,7 +131,7 @@ func (p *Policy) checkRefused(refused []kind, addr netip.Addr, port uint16, name
 		}
 	}
 	if addr.Is4() {
-		v.Rule = rule{prefix: single(addr), port: port}.String()
+		v.Rule = rule{prefix: Single(addr), port: port}.String()
 	}
 	if slices.ContainsFunc(p.rules, func(r rule) bool { return r.allowsPort(port) && r.opens(refused, addr) }) {
 		v.Allowed, v.Why = true, ""
@@ -147,27 +150,28 @@ func (r rule) opens(refused []kind, addr netip.Addr) bool {
 
 // AllowsName says whether the guest may ask for a name's addresses.
 func (p *Policy) AllowsName(name string) bool {
-	name = canonical(name)
+	name = Canonical(name)
 	if name == "vm" || strings.HasSuffix(name, ".vm") || name == "localhost" || strings.HasSuffix(name, ".localhost") {
 		return false // never upstream; the server knows host.vm itself
 	}
 	return p.nat || slices.ContainsFunc(p.rules, func(r rule) bool { return r.allowsName(name) })
 }
 
-// allowsHost says whether any port of the host is open.
-func (p *Policy) allowsHost() bool {
-	return slices.ContainsFunc(p.rules, func(r rule) bool { return r.name == hostName })
+// AllowsHost says whether any port of the host is open.
+func (p *Policy) AllowsHost() bool {
+	return slices.ContainsFunc(p.rules, func(r rule) bool { return r.name == HostName })
 }
 
-// allowsAnswer says whether a name's answer may be addr: one in a refused range
+// AllowsAnswer says whether a name's answer may be addr: one in a refused range
 // only where an address rule opens some port there.
-func (p *Policy) allowsAnswer(g Ground, addr netip.Addr) bool {
+func (p *Policy) AllowsAnswer(g Ground, addr netip.Addr) bool {
 	addr = inner(addr)
 	refused := g.refusals(addr)
 	return len(refused) == 0 || slices.ContainsFunc(p.rules, func(r rule) bool { return r.opens(refused, addr) })
 }
 
-func single(addr netip.Addr) netip.Prefix { return netip.PrefixFrom(addr, addr.BitLen()) }
+// Single is the range of one address.
+func Single(addr netip.Addr) netip.Prefix { return netip.PrefixFrom(addr, addr.BitLen()) }
 
 func firstOf(names []string) string {
 	if len(names) == 0 {
@@ -176,5 +180,5 @@ func firstOf(names []string) string {
 	return slices.Min(names)
 }
 
-// whyNotAllowed is the reason that nat would do away with.
-const whyNotAllowed = "not allowed"
+// WhyNotAllowed is the reason that nat would do away with.
+const WhyNotAllowed = "not allowed"

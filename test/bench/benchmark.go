@@ -1,10 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -21,9 +24,24 @@ const (
 
 // benchmark is one run over one installation.
 type benchmark struct {
-	ctx   context.Context // ends it
-	w     *world.World
-	floor *bench.Floor // of the VM bench
+	ctx     context.Context // ends it
+	w       *world.World
+	n       int          // how often each thing is done, or 0
+	tap     string       // for a Firecracker by hand, or ""
+	floor   *bench.Floor // of the VM bench
+	machine string       // on which VMM it runs, and how
+}
+
+// often is how often to do what is done so often where nobody says otherwise.
+func (b *benchmark) often(usual int) int { return cmp.Or(b.n, usual) }
+
+// useVMM has the installation's VMs run on a VMM.
+func useVMM(w *world.World, name string) error {
+	dir := filepath.Join(w.Home, ".config/banger")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "config.toml"), fmt.Appendf(nil, "vmm = %q\n", name), 0o600)
 }
 
 // prepare makes the VM that most lines are about. It runs only where one needs it.
@@ -35,6 +53,7 @@ func (b *benchmark) prepare() error {
 	if err != nil {
 		return err
 	}
+	b.machine = vm.Runtime.VMM + " under " + vm.Runtime.Accel
 	if b.floor, err = bench.OpenFloor(b.ctx, paths.VM(vm.Dir)); err != nil {
 		return err
 	}
@@ -55,6 +74,10 @@ type running struct {
 	ShimPID  int    `json:"shim_pid"`
 	VMMPID   int    `json:"vmm_pid"`
 	Template string `json:"template"` // it is a fork of
+	Runtime  struct {
+		VMM   string `json:"vmm"`
+		Accel string `json:"accel"`
+	} `json:"runtime"`
 }
 
 func (b *benchmark) look(name string) (vm running, err error) {

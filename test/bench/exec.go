@@ -25,7 +25,7 @@ func (b *benchmark) exec() (err error) {
 	if err := b.floor.Exec(); err != nil {
 		return err
 	}
-	all, err := inTurn(quick, b.floor.Exec, execThroughShim(vm.Dir), b.command("exec", "bench", "--", "true"))
+	all, err := inTurn(b.often(quick), b.floor.Exec, execThroughShim(vm.Dir), b.command("exec", "bench", "--", "true"))
 	if err != nil {
 		return err
 	}

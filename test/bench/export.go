@@ -34,7 +34,7 @@ func (b *benchmark) export() (err error) {
 			return err
 		}
 	}
-	all, err := inTurn(slow, b.command("exec", "bench", "--", "git", "--no-optional-locks", "diff"), b.command("vm", "workspace", "export", "bench"))
+	all, err := inTurn(b.often(slow), b.command("exec", "bench", "--", "git", "--no-optional-locks", "diff"), b.command("vm", "workspace", "export", "bench"))
 	if err != nil {
 		return err
 	}

@@ -21,10 +21,10 @@ const filesMiB = 1024 // that the VM has written which is forked
 
 // fork measures forks of a VM at work.
 func (b *benchmark) fork() error {
-	if err := b.forks(512, 150, quick, pauseBound); err != nil {
+	if err := b.forks(512, 150, b.often(quick), pauseBound); err != nil {
 		return err
 	}
-	return b.forks(2048, 1024, slow, 0)
+	return b.forks(2048, 1024, b.often(slow), 0)
 }
 
 // forks measures n forks of a VM with a server of this size; there is a bound

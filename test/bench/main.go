@@ -16,19 +16,44 @@ import (
 	"strings"
 	"syscall"
 
+	"banger/internal/vmm/firecracker"
 	"banger/test/world"
 )
 
+// options are what is measured, and how.
+type options struct {
+	only string // lines
+	vmm  string // of the VMs
+	tap  string // for a card by hand
+	n    int    // how often each thing is done; 0 for as often as each line says
+}
+
 func main() {
-	only := flag.String("only", "", "measure only these `LINES`, as in exec,list: "+strings.Join(lineNames(), " "))
+	if len(os.Args) > 1 && os.Args[1] == firecracker.CardProgram {
+		becomeFirecracker(os.Args[2:])
+	}
+	var o options
+	flag.StringVar(&o.only, "only", "", "measure only these `LINES`, as in exec,list: "+strings.Join(lineNames(), " "))
+	flag.StringVar(&o.vmm, "vmm", "auto", "measure VMs on this `VMM`: auto, qemu or firecracker")
+	flag.StringVar(&o.tap, "tap", "", "give a Firecracker by hand this `TAP`, which this user may open, as its card (default: no card)")
+	flag.IntVar(&o.n, "n", 0, "do each thing `N` times (default: as often as each line says)")
 	flag.Parse()
 	// Whoever is interrupted leaves no VM.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	if err := measure(ctx, *only); err != nil {
+	if err := measure(ctx, o); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
+}
+
+// becomeFirecracker is what the floor's Firecracker begins as: see the driver.
+func becomeFirecracker(args []string) {
+	if err := firecracker.Card(args); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
 }
 
 // line is a figure or a few that are measured together.
@@ -40,6 +65,9 @@ type line struct {
 var lines = []line{
 	{"cold", (*benchmark).coldRun},
 	{"warm", (*benchmark).warmRun},
+	{"coldhand", (*benchmark).coldByHand},
+	{"warmhand", (*benchmark).warmByHand},
+	{"cpu", (*benchmark).ownCPU},
 	{"exec", (*benchmark).exec},
 	{"standing", (*benchmark).standing},
 	{"stop", (*benchmark).stop},
@@ -50,8 +78,11 @@ var lines = []line{
 	{"memory", (*benchmark).memory},
 	{"list", (*benchmark).list},
 	{"export", (*benchmark).export},
+	{"prepare", (*benchmark).prepare200},
 	{"workspace", (*benchmark).workspace},
 	{"network", (*benchmark).network},
+	{"flood", (*benchmark).flood},
+	{"pull", (*benchmark).pull},
 }
 
 func lineNames() (names []string) {
@@ -77,8 +108,8 @@ func chosen(only string) ([]line, error) {
 	return some, nil
 }
 
-func measure(ctx context.Context, only string) (err error) {
-	measured, err := chosen(only)
+func measure(ctx context.Context, o options) (err error) {
+	measured, err := chosen(o.only)
 	if err != nil {
 		return err
 	}
@@ -87,12 +118,15 @@ func measure(ctx context.Context, only string) (err error) {
 		return err
 	}
 	defer w.Close()
-	b := &benchmark{ctx: ctx, w: w}
+	if err := useVMM(w, o.vmm); err != nil {
+		return err
+	}
+	b := &benchmark{ctx: ctx, w: w, n: o.n, tap: o.tap}
 	defer func() { err = errors.Join(err, b.close()) }()
 	if err := b.prepare(); err != nil {
 		return err
 	}
-	fmt.Printf("%s; medians of n; floor: the same machine without daemon, shim and CLI\n", strings.TrimSpace(w.Banger("version").Stdout))
+	fmt.Printf("%s; %s; medians of n; floor: the same machine without daemon, shim and CLI\n", strings.TrimSpace(w.Banger("version").Stdout), b.machine)
 	heading()
 	for _, l := range measured {
 		if err := l.measure(b); err != nil {

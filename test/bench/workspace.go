@@ -14,35 +14,42 @@ import (
 )
 
 const (
+	few       = 2 // what takes tens of seconds
 	manyFiles = 10_000
 	fileSize  = 20 << 10
 )
 
-// workspace measures bringing a repository of 200 MB in, beside a plain tar
-// stream into the same guest, and what a workspace adds to other commands.
-func (b *benchmark) workspace() (err error) {
+// workspace measures what a workspace adds to other commands.
+func (b *benchmark) workspace() error {
+	return b.withRepository(20, b.around)
+}
+
+// prepare200 measures bringing a repository of 200 MB in, beside a plain tar stream
+// into the same guest.
+func (b *benchmark) prepare200() error {
+	return b.withRepository(manyFiles, b.bringIn)
+}
+
+// withRepository measures with a repository of so many files, and a VM.
+func (b *benchmark) withRepository(files int, measure func(string) error) (err error) {
 	dir, err := os.MkdirTemp("", "banger-bench-")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	large, small := filepath.Join(dir, "large"), filepath.Join(dir, "small")
-	if err := errors.Join(repositoryOf(large, manyFiles), repositoryOf(small, 20)); err != nil {
+	if err := repositoryOf(dir, files); err != nil {
 		return err
 	}
 	if _, err := b.up(); err != nil {
 		return err
 	}
-	if err := b.bringIn(large); err != nil {
-		return err
-	}
-	return b.around(small)
+	return measure(dir)
 }
 
 // bringIn measures the first prepare and those after it.
 func (b *benchmark) bringIn(repository string) error {
 	empty := b.command("exec", "bench", "--guest-path", "/", "--", "rm", "-rf", "/root/repo", "/root/tar")
-	all, err := inTurn(2,
+	all, err := inTurn(b.often(few),
 		func() error {
 			return errors.Join(empty(), b.command("exec", "bench", "--guest-path", "/", "--", "mkdir", "/root/tar")())
 		},
@@ -54,31 +61,47 @@ func (b *benchmark) bringIn(repository string) error {
 	first := medians(fmt.Sprintf("prepare of %d files, 200 MB (floor: tar)", manyFiles), 0, all[2], all[1])
 	first.times = 1.3
 	first.print()
+	return b.bringAgain(repository)
+}
+
+// bringAgain measures a prepare after one file has changed: its time, and the most that
+// the VM's shim passed on for one, in both directions.
+func (b *benchmark) bringAgain(repository string) error {
+	vm, err := b.look("bench")
+	if err != nil {
+		return err
+	}
 	var again []time.Duration
-	for range slow {
+	var moved int64
+	for range b.often(slow) {
 		if err := grow(filepath.Join(repository, "0", "0")); err != nil {
 			return err
 		}
-		began := time.Now()
+		before, began := writtenBy(vm.ShimPID), time.Now()
 		if err := b.command("vm", "workspace", "prepare", "bench", repository)(); err != nil {
 			return err
 		}
 		again = append(again, time.Since(began))
+		moved = max(moved, writtenBy(vm.ShimPID)-before)
 	}
 	medians("prepare again, one file changed", time.Second, again, nil).print()
+	row{what: "the most that one of these moved", n: len(again), unit: mib, figure: float64(moved) / (1 << 20), most: 1e6 / (1 << 20)}.print()
 	return nil
 }
 
 // around measures what a workspace adds to an exec and to a run.
 func (b *benchmark) around(repository string) error {
-	all, err := inTurn(quick,
+	if err := b.command("vm", "workspace", "prepare", "bench", repository, "--force")(); err != nil {
+		return err
+	}
+	all, err := inTurn(b.often(quick),
 		b.command("exec", "bench", "--guest-path", "/", "--", "true"),
 		b.command("exec", "bench", "--", "true"))
 	if err != nil {
 		return err
 	}
 	above("exec in a workspace, above one without", 15*time.Millisecond, all[1], all[0]).print()
-	all, err = inTurn(slow,
+	all, err = inTurn(b.often(slow),
 		b.command("run", "--rm", "--", "true"),
 		b.command("run", repository, "--rm", "--", "true"))
 	if err != nil {
@@ -120,7 +143,7 @@ func repositoryOf(dir string, files int) error {
 		}
 	}
 	cmd := exec.Command("bash", "-ec", `git init -q; git add -A
-git -c user.name=bench -c user.email=bench@localhost commit -qm all; git gc -q`)
+git -c gc.auto=0 -c user.name=bench -c user.email=bench@localhost commit -qm all; git gc -q`)
 	cmd.Dir = dir
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("cannot make a repository: %w: %s", err, out)

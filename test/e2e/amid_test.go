@@ -22,7 +22,7 @@ func (w home) amid(t *testing.T, moment func() bool, args ...string) *exec.Cmd {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(30 * time.Second); !moment(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Minute); !moment(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			_ = cmd.Process.Kill()
 			_ = cmd.Wait()
@@ -88,13 +88,27 @@ func (c *cutOff) written() bool {
 }
 func (c *cutOff) resuming() bool { return there(c.dir, ".tmp-resumed") }
 
-// victim is who is killed.
-type victim func(c *cutOff, cmd *exec.Cmd, daemon int) int
+// severed is a command that was begun, and who ran before it.
+type severed struct {
+	cmd          *exec.Cmd
+	daemon, shim int // shim is 0 where the VM did not run
+}
 
-func theCommand(_ *cutOff, cmd *exec.Cmd, _ int) int   { return cmd.Process.Pid }
-func theDaemon(_ *cutOff, _ *exec.Cmd, daemon int) int { return daemon }
-func theShim(c *cutOff, _ *exec.Cmd, _ int) int        { return c.shimOf(c.dir) }
-func theCopysShim(c *cutOff, _ *exec.Cmd, _ int) int   { return c.shimOfCopy() }
+// victim is who is killed.
+type victim func(c *cutOff, of severed) int
+
+func theCommand(_ *cutOff, of severed) int  { return of.cmd.Process.Pid }
+func theDaemon(_ *cutOff, of severed) int   { return of.daemon }
+func theCopysShim(c *cutOff, _ severed) int { return c.shimOfCopy() }
+
+// theShim is looked for beforehand, where there is one: it takes a while, and the shim
+// of a VM that is suspended ends.
+func theShim(c *cutOff, of severed) int {
+	if alive(of.shim) {
+		return of.shim
+	}
+	return c.shimOf(c.dir)
+}
 
 func (c *cutOff) shimOfCopy() int {
 	for _, dir := range c.others(c.dir) {
@@ -109,14 +123,15 @@ func (c *cutOff) shimOfCopy() int {
 // returns nothing of the command goes on.
 func (c *cutOff) kill(t *testing.T, moment func() bool, who victim, args ...string) {
 	t.Helper()
-	daemon := c.daemonPID(t)
+	daemon, before := c.daemonPID(t), c.shimOf(c.dir)
 	cmd := c.amid(t, moment, args...)
-	kill(t, who(c, cmd, daemon))
+	kill(t, who(c, severed{cmd, daemon, before}))
 	_ = cmd.Wait()
 	c.Banger("vm", "resume", "p") // takes its turn
 }
 
 func TestKilledAmidAFork(t *testing.T) {
+	t.Parallel()
 	c := newCutOff(t, "amid-fork")
 	for _, cut := range []struct {
 		name   string
@@ -196,6 +211,7 @@ func (c *cutOff) expectAlone(t *testing.T) {
 // Whoever is killed, the VM is the one it was; but if its shim was, which is a
 // power cut.
 func TestKilledAmidASuspension(t *testing.T) {
+	t.Parallel()
 	c := newCutOff(t, "amid-suspend")
 	for _, cut := range []struct {
 		name     string
@@ -254,9 +270,10 @@ func (c *cutOff) expectWhole(t *testing.T, powerCut bool) {
 // A start from a template that is cut off between its reservation and its guest
 // leaves nothing, and the template as it was.
 func TestDaemonKilledAmidAStartFromATemplate(t *testing.T) {
+	t.Parallel()
 	w := readyWorld(t, "amid-start")
 	w.must(t, "run", "--rm", "--memory", "512", "--", "true") // the daemon has the template's memory
-	template := w.templates()
+	template := w.templates()                                 // one
 	begun := func() bool { return len(w.others("")) > 0 || there(w.State(), "vms", ".new-*") }
 	placed := func() bool { return len(w.others("")) > 0 }
 	launched := func() bool { return there(w.State(), "vms", "[0-9a-f]*", "launch.json") }
@@ -279,8 +296,8 @@ func TestDaemonKilledAmidAStartFromATemplate(t *testing.T) {
 		}
 	}
 	w.start(t, "whole")
-	if now := w.templates(); !slices.Equal(now, template) || w.show(t, "whole").Template != filepath.Base(template[0]) {
-		t.Errorf("the template was %q and is %q; the next VM is a fork of %q", template, now, w.show(t, "whole").Template)
+	if now, of := w.templates(), w.show(t, "whole").Template; !slices.Equal(now, template) || of != filepath.Base(template[0]) {
+		t.Errorf("the template was %q and is %q; the next VM is a fork of %q", template, now, of)
 	}
 }
 
@@ -293,6 +310,7 @@ func limitFiles(t *testing.T, pid int, size uint64) {
 }
 
 func TestWhatCannotBeSavedRunsOn(t *testing.T) {
+	t.Parallel()
 	c := newCutOff(t, "cannot-save")
 	shim := c.show(t, "p").ShimPID
 	for _, args := range [][]string{{"vm", "suspend", "p"}, {"vm", "snapshot", "create", "p"}, {"vm", "fork", "p"}} {

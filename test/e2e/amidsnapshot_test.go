@@ -23,6 +23,7 @@ func (c *cutOff) snapshots(t *testing.T) []string {
 // Whoever is killed, there is a snapshot that is whole or none, and the VM is the
 // one it was; but if its shim was, which is a power cut.
 func TestKilledAmidASnapshot(t *testing.T) {
+	t.Parallel()
 	c := newCutOff(t, "amid-snapshot")
 	for _, cut := range []struct {
 		name     string
@@ -54,6 +55,7 @@ func TestKilledAmidASnapshot(t *testing.T) {
 
 // Whoever is killed, the VM is all that it was, or all that it was at the snapshot.
 func TestKilledAmidARestore(t *testing.T) {
+	t.Parallel()
 	c := newCutOff(t, "amid-restore")
 	c.must(t, "vm", "snapshot", "create", "p", "then")
 	then := c.secret

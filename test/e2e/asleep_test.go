@@ -83,7 +83,13 @@ func traced(stderr string) (phases []string) {
 
 func TestTracesNameWhereTheTimeWent(t *testing.T) {
 	w := shared
-	w.start(t, "traced") // and so there is a template
+	had := w.templates() // of other shapes and builds, too
+	w.start(t, "traced")
+	if w.show(t, "traced").Template == "" {
+		eventually(t, "a template of that boot", func() bool {
+			return slices.ContainsFunc(w.templates(), func(dir string) bool { return !slices.Contains(had, dir) })
+		})
+	}
 	w.must(t, "vm", "create", "--name", "first", "--memory", "512", "--no-start")
 	t.Cleanup(func() { w.Banger("rm", "-f", "first", "first-1") })
 	own := []string{"reserve", "shim", "VMM", "load", "link", "contract"}

@@ -79,16 +79,23 @@ func archiveRules(t *testing.T, hosts []string) (flags []string) {
 // unpackSources gives a guest the host's package sources, without what is secret.
 const unpackSources = `rm -rf /etc/apt/sources.list /etc/apt/sources.list.d && tar x -C /etc/apt && rm -f /etc/apt/apt.conf.d/docker-*`
 
-func TestAptInstallsFromTheHostsSources(t *testing.T) {
-	w, hosts := shared, archives(t)
+// natRules are the flags of a VM that reaches everything, and the archives too
+// where they are in a range that is refused.
+func natRules(t *testing.T, hosts []string) (flags []string) {
+	t.Helper()
+	flags = []string{"--nat"}
 	rules := archiveRules(t, hosts)
-	var private []string
 	for i := 1; i < len(rules); i += 2 {
 		if net.ParseIP(strings.Split(rules[i], ":")[0]) != nil {
-			private = append(private, "--allow", rules[i])
+			flags = append(flags, "--allow", rules[i])
 		}
 	}
-	w.start(t, "apt", append([]string{"--nat"}, private...)...)
+	return flags
+}
+
+// giveSources gives a guest the host's package sources.
+func (w home) giveSources(t *testing.T, vm string) {
+	t.Helper()
 	var have []string
 	for _, name := range []string{"sources.list", "sources.list.d", "apt.conf.d", "trusted.gpg.d", "keyrings"} {
 		if _, err := os.Stat(filepath.Join("/etc/apt", name)); err == nil {
@@ -96,7 +103,7 @@ func TestAptInstallsFromTheHostsSources(t *testing.T) {
 		}
 	}
 	packed := exec.Command("tar", append([]string{"c", "-C", "/etc/apt"}, have...)...)
-	unpack := w.Command("exec", "-i", "apt", "--", "sh", "-c", unpackSources)
+	unpack := w.Command("exec", "-i", vm, "--", "sh", "-c", unpackSources)
 	var err error
 	if unpack.Stdin, err = packed.StdoutPipe(); err != nil {
 		t.Fatal(err)
@@ -107,6 +114,14 @@ func TestAptInstallsFromTheHostsSources(t *testing.T) {
 	if out, err := unpack.CombinedOutput(); err != nil || packed.Wait() != nil {
 		t.Fatalf("cannot give the guest the sources: %v\n%s", err, out)
 	}
+}
+
+func TestAptInstallsFromTheHostsSources(t *testing.T) {
+	t.Parallel()
+	w, hosts := shared, archives(t)
+	rules := archiveRules(t, hosts)
+	w.start(t, "apt", natRules(t, hosts)...)
+	w.giveSources(t, "apt")
 	w.must(t, "exec", "apt", "--", "sh", "-c", "apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends hello")
 	if got := w.must(t, "exec", "apt", "--", "hello"); got != "Hello, world!" {
 		t.Errorf("what was installed says %q", got)
@@ -164,6 +179,7 @@ const gibibyte = 1 << 30
 
 // A GiB each way, which arrives as it was.
 func TestAGiBGoesEachWayIntact(t *testing.T) {
+	t.Parallel()
 	came := make(chan string, 1)
 	sent := sha256.New()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -11,22 +11,32 @@ import (
 	"testing"
 )
 
-// readyWorld is borrowedWorld with the shared templates too, so that no VM
-// boots. They are hard links: a test that damages them wants another world.
+// shaping is held by whoever asks the shared world for its template.
+var shaping sync.Mutex
+
+// readyWorld is borrowedWorld with the shared template of a small VM too, so that
+// no VM boots. It is hard links: a test that damages it wants another world.
 func readyWorld(t *testing.T, name string) home {
 	t.Helper()
+	var small string
 	eventually(t, "the shared world has a template", func() bool {
+		shaping.Lock()
+		defer shaping.Unlock()
 		shared.must(t, "vm", "create", "--name", "shape", "--memory", "512")
 		defer shared.Banger("rm", "-f", "shape")
-		return shared.show(t, "shape").Template != ""
+		small = shared.show(t, "shape").Template
+		return small != ""
 	})
 	w := newWorld(t, name)
-	for _, dir := range []string{".local/state/banger/images", ".local/state/banger/kernels", ".cache/banger/templates", ".cache/banger/accel.json"} {
-		to := filepath.Join(w.Home, filepath.Dir(dir))
+	for _, part := range []string{
+		".local/state/banger/images", ".local/state/banger/kernels",
+		filepath.Join(".cache/banger/templates", small), ".cache/banger/accel.json",
+	} {
+		to := filepath.Join(w.Home, filepath.Dir(part))
 		if err := os.MkdirAll(to, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		command(t, "cp", "-al", filepath.Join(shared.Home, dir), to)
+		command(t, "cp", "-al", filepath.Join(shared.Home, part), to)
 	}
 	if err := w.Furnish(); err != nil {
 		t.Fatal(err)
@@ -47,7 +57,7 @@ while True:
     c.close()
 END
 setsid python3 /root/server.py </dev/null >/dev/null 2>&1 &
-for i in $(seq 100); do (: </dev/tcp/127.0.0.1/7000) 2>/dev/null && exit; sleep 0.1; done; exit 1`
+for i in $(seq 1200); do (: </dev/tcp/127.0.0.1/7000) 2>/dev/null && exit; sleep 0.1; done; exit 1`
 
 // serve begins the server in a VM and gives the number.
 func (w home) serve(t *testing.T, vm string) (secret string) {
@@ -60,7 +70,7 @@ func (w home) serve(t *testing.T, vm string) (secret string) {
 // tell tells the server a word, or none, and gives its answer.
 func (w home) tell(t *testing.T, vm, word string) string {
 	t.Helper()
-	return w.must(t, "exec", vm, "--", "timeout", "30", "bash", "-c",
+	return w.must(t, "exec", vm, "--", "timeout", "120", "bash", "-c",
 		fmt.Sprintf("exec 3<>/dev/tcp/127.0.0.1/7000; echo %s >&3; cat <&3", word))
 }
 
@@ -76,6 +86,7 @@ func everywhere(vms []string, do func(vm string)) {
 // Copies of a VM with a server in its memory and more on its disk than is
 // copied, with the VM and without it.
 func TestCopiesOfARunningServer(t *testing.T) {
+	t.Parallel()
 	w := readyWorld(t, "copies")
 	w.start(t, "p")
 	if w.show(t, "p").Template == "" {

@@ -61,6 +61,7 @@ func (w home) expectNothingLeft(t *testing.T) {
 }
 
 func TestDaemonKilledWhileAnExecCounts(t *testing.T) {
+	t.Parallel()
 	w := borrowedWorld(t, "counting")
 	w.start(t, "counter")
 	before := w.show(t, "counter")
@@ -139,6 +140,7 @@ func TestShimKilledTakesItsVMMAlong(t *testing.T) {
 // Each is killed after a different time, so that creation is hit at many
 // points; afterwards the world is as if it had never begun.
 func TestClientKilledDuringCreate(t *testing.T) {
+	t.Parallel()
 	w := borrowedWorld(t, "client-killed")
 	for i, after := range moments {
 		cmd := w.Command("run", "--rm", "--name", fmt.Sprintf("gone-%d", i), "--", "sleep", "600")
@@ -153,6 +155,7 @@ func TestClientKilledDuringCreate(t *testing.T) {
 }
 
 func TestDaemonKilledDuringCreate(t *testing.T) {
+	t.Parallel()
 	w := borrowedWorld(t, "daemon-killed")
 	for i, after := range moments {
 		name := fmt.Sprintf("half-%d", i)
@@ -177,12 +180,10 @@ var moments = []time.Duration{
 }
 
 func TestInterruptDuringCreateUndoesIt(t *testing.T) {
+	t.Parallel()
 	w := borrowedWorld(t, "interrupted")
-	cmd := w.Command("run", "--name", "never", "--", "true")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	time.Sleep(100 * time.Millisecond)
+	begun := func() bool { return len(w.others("")) > 0 || there(w.State(), "vms", ".new-*") }
+	cmd := w.amid(t, begun, "run", "--cold", "--name", "never", "--", "true")
 	_ = cmd.Process.Signal(os.Interrupt)
 	_ = cmd.Wait()
 	if got := cmd.ProcessState.ExitCode(); got != 130 {

@@ -17,6 +17,7 @@ func (w home) doctor(args ...string) (said string, status int) {
 // Real VMs come and go, one of them is killed, and a template loses a bit: the
 // doctor names what is wrong and nothing else, and has it put right.
 func TestDoctorOverRealVMs(t *testing.T) {
+	t.Parallel()
 	w := borrowedWorld(t, "doctor")
 	w.start(t, "steady", "--memory", "256")
 	before := w.show(t, "steady")

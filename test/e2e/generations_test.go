@@ -35,6 +35,7 @@ func (w home) large(t *testing.T, vm string) string {
 // Whatever is done to a machine that was copied while it ran, and however
 // often, its processes and its files are there, also without its parents.
 func TestFiveGenerationsNeedNothingOfTheirParents(t *testing.T) {
+	t.Parallel()
 	w := borrowedWorld(t, "generations")
 	w.start(t, "g0")
 	secret, large := w.remember(t, "g0"), w.large(t, "g0")
@@ -75,6 +76,7 @@ func TestFiveGenerationsNeedNothingOfTheirParents(t *testing.T) {
 }
 
 func TestDaemonKilledDuringAForkLeavesTheParentAlone(t *testing.T) {
+	t.Parallel()
 	w := borrowedWorld(t, "fork-killed")
 	w.start(t, "parent")
 	secret := w.remember(t, "parent")

@@ -24,8 +24,11 @@ const labVariable = "BANGER_E2E_LAB"
 // network of its own, where this process is root and nothing leads anywhere: what
 // comes out of a guest can be seen there, whatever it is.
 func TestLab(t *testing.T) {
+	t.Parallel()
 	if os.Getenv(labVariable) != "" {
-		newNetworkLab(t).try(t)
+		l := newNetworkLab(t)
+		l.try(t)
+		l.trust(t)
 		return
 	}
 	for _, tool := range []string{"ip", "go"} {
@@ -36,7 +39,7 @@ func TestLab(t *testing.T) {
 	inside := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestLab$", "-test.v", "-test.count=1")
 	inside.Env = append(os.Environ(), labVariable+"="+shared.Home)
 	inside.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET | syscall.CLONE_NEWNS,
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
 		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
 	}

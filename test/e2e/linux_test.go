@@ -96,7 +96,7 @@ END`, "127.0.0.1 heard\n::1 heard\nlocalhost heard"},
 
 // The kernel asks for a module when something is used that needs it.
 var modules = []look{
-	{"the agent is modprobe", `cat /proc/sys/kernel/modprobe; modprobe -q no-such-module; echo $?`, "/run/banger/agent\n1"},
+	{"the agent is modprobe", `cat /proc/sys/kernel/modprobe; modprobe -q no-such-module; echo $?`, "/run/initramfs/banger/agent\n1"},
 	{"a file system", `grep -cw squashfs /proc/filesystems; mount -t squashfs /dev/null /mnt 2>/dev/null; grep -cw squashfs /proc/filesystems`, "0\n1"},
 	{"a kind of link", `test -d /sys/module/dummy; echo $?; ip link add d0 type dummy && test -d /sys/module/dummy; echo $?; ip link del d0`, "1\n0"},
 	{"a device", `: </dev/fuse && test -d /sys/module/fuse; echo $?; : </dev/net/tun && test -d /sys/module/tun; echo $?`, "0\n0"},

@@ -114,6 +114,8 @@ type shown struct {
 	BootID    string `json:"boot_id"`
 	Template  string `json:"template"`
 	GuestIP   string `json:"guest_ip"`
+
+	HostAddress string `json:"host_address"`
 }
 
 // gone says whether no VM of this name is left.
@@ -135,7 +137,13 @@ func command(t *testing.T, name string, args ...string) string {
 // nothing to wait on.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(60 * time.Second); !ok(); time.Sleep(50 * time.Millisecond) {
+	within(t, 5*time.Minute, what, ok)
+}
+
+// within is eventually for what takes its time on a busy host.
+func within(t *testing.T, limit time.Duration, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(limit); !ok(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("still waiting: %s", what)
 		}

@@ -67,7 +67,7 @@ func (w home) web(t *testing.T, vm, address string, port int) {
 // curl gets a page as a person would.
 func curl(t *testing.T, url string, flags ...string) string {
 	t.Helper()
-	return strings.TrimSpace(command(t, "curl", append([]string{"-sS", "--max-time", "30", url}, flags...)...))
+	return strings.TrimSpace(command(t, "curl", append([]string{"-sS", "--max-time", "120", url}, flags...)...))
 }
 
 func TestWhatListensInAGuestIsOnItsHost(t *testing.T) {
@@ -168,7 +168,7 @@ func talkTo(t *testing.T, address string) *talk {
 
 func (c *talk) says(t *testing.T, line string) {
 	t.Helper()
-	_ = c.SetDeadline(time.Now().Add(60 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(2 * time.Minute))
 	if _, err := fmt.Fprintln(c, line); err != nil {
 		t.Fatal(err)
 	}
@@ -208,7 +208,7 @@ func TestPortsFollowTheirVMThroughItsLife(t *testing.T) {
 		open := talkTo(t, address+":9000")
 		open.says(t, "hello")
 		w.must(t, "vm", "suspend", "server")
-		_ = open.SetDeadline(time.Now().Add(60 * time.Second))
+		_ = open.SetDeadline(time.Now().Add(2 * time.Minute))
 		if _, err := open.Read(make([]byte, 1)); err == nil {
 			t.Error("a connection outlived its VM")
 		}

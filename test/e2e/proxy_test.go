@@ -14,6 +14,7 @@ import (
 // TestTheProxyOfTheHostIsTheGuests has a guest ask a name that nobody has: what
 // comes back can only be the proxy's.
 func TestTheProxyOfTheHostIsTheGuests(t *testing.T) {
+	t.Parallel()
 	proxy := httptest.NewServer(http.HandlerFunc(func(out http.ResponseWriter, in *http.Request) {
 		_, _ = io.WriteString(out, "proxied "+in.URL.String())
 	}))
@@ -24,15 +25,9 @@ func TestTheProxyOfTheHostIsTheGuests(t *testing.T) {
 		t.Fatal(err)
 	}
 	ask := func(args ...string) string {
-		cmd := w.Command(append(args, "--", "python3", "-c", `import urllib.request
+		return viaProxy(t, w, proxy.URL, append(args, "--", "python3", "-c", `import urllib.request
 try: print(urllib.request.urlopen("http://nobody.example.invalid/x", timeout=30).read().decode())
 except Exception as e: print("no:", e)`)...)
-		cmd.Env = append(cmd.Environ(), "http_proxy="+proxy.URL)
-		out, err := cmd.Output()
-		if err != nil {
-			t.Fatalf("%q: %v", args, err)
-		}
-		return strings.TrimSpace(string(out))
 	}
 	const want = "proxied http://nobody.example.invalid/x"
 	w.start(t, "behind", "--nat")
@@ -48,6 +43,9 @@ except Exception as e: print("no:", e)`)...)
 	if got := ask("run", "--rm", "--nat"); got != want {
 		t.Errorf("run: %q", got)
 	}
+	if got := viaProxy(t, w, proxy.URL, "ssh", "behind", "echo $http_proxy"); got != strings.Replace(proxy.URL, "127.0.0.1", "host.vm", 1) {
+		t.Errorf("ssh: %q", got)
+	}
 	// The proxy and nothing else of the host's.
 	r := w.Banger("exec", "behind", "--", "python3", "-c", fmt.Sprintf("import socket; socket.create_connection(('host.vm', %d), 10)", closed.port))
 	if r.Status == 0 {
@@ -57,4 +55,16 @@ except Exception as e: print("no:", e)`)...)
 	if got := ask("exec", "behind"); !strings.HasPrefix(got, "no:") {
 		t.Errorf("without the internet: %q", got)
 	}
+}
+
+// viaProxy runs banger where the environment names a proxy, and gives its output.
+func viaProxy(t *testing.T, w home, proxy string, args ...string) string {
+	t.Helper()
+	cmd := w.Command(args...)
+	cmd.Env = append(cmd.Environ(), "http_proxy="+proxy)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%q: %v", args, err)
+	}
+	return strings.TrimSpace(string(out))
 }

@@ -49,7 +49,7 @@ func (w home) attach(t *testing.T, vm string) attached {
 func (w home) counts(t *testing.T, vm string) bool {
 	t.Helper()
 	return w.Banger("exec", vm, "--", "sh", "-c", `kill -0 $(cat /root/pid) || exit; was=$(cat /root/count)
-		for i in $(seq 200); do [ "$(cat /root/count)" = "$was" ] || exit 0; sleep 0.05; done; exit 1`).Status == 0
+		for i in $(seq 1200); do [ "$(cat /root/count)" = "$was" ] || exit 0; sleep 0.05; done; exit 1`).Status == 0
 }
 
 func (w home) fork(t *testing.T, vm string, n string) {

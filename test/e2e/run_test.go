@@ -89,6 +89,7 @@ func waitFor(t *testing.T, r io.Reader, want string) {
 }
 
 func TestEightExecsAtOnce(t *testing.T) {
+	t.Parallel()
 	shared.start(t, "busy", "--vcpu", "2")
 	var wg sync.WaitGroup
 	try := func(name string, f func(t *testing.T)) {

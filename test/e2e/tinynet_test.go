@@ -54,6 +54,7 @@ func main() {
 `
 
 func TestAnImageOfOneProgramHasANetwork(t *testing.T) {
+	t.Parallel()
 	w, s := borrowedWorld(t, "tinynet"), serve(t)
 	w.must(t, "image", "pull", serveImage(t, staticProgram(t, talker)), "--name", "talker")
 	w.start(t, "small", "--cold", "--image", "talker", "--nat", "--allow", s.rule())

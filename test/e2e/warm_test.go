@@ -61,7 +61,13 @@ func (w home) look(t *testing.T, vm string) (s seen) {
 
 // One line of the resume contract each, on two forks of one template.
 func TestForksOfATemplateAreMachinesOfTheirOwn(t *testing.T) {
-	w := warmWorld(t, "contract")
+	t.Parallel()
+	w := borrowedWorld(t, "contract")
+	own := w.plant(t)
+	w.must(t, "run", "--rm", "--memory", "512", "--name", own["a VM's name"], "-e", "CANARY="+own["a variable"], "--",
+		"sh", "-c", "cat /root/.toolrc; echo "+own["a command"])
+	eventually(t, "a template of the first boot", func() bool { return len(w.templates()) == 1 })
+	own.mustBeAbsent(t, w.templates()[0], "cryptomgr.notests") // which every kernel's command line has
 	w.start(t, "one", "--disk-size", "12G")
 	w.start(t, "two", "--disk-size", "8G") // the template's own
 	template := w.show(t, "one").Template
@@ -87,6 +93,11 @@ func TestForksOfATemplateAreMachinesOfTheirOwn(t *testing.T) {
 	if !strings.Contains(one.hosts, w.show(t, "one").GuestIP) {
 		t.Errorf("/etc/hosts says %q", one.hosts)
 	}
+	// A boot id that the agent had to hide would be the template's, which has then
+	// read its own.
+	if mounts := w.must(t, "exec", "one", "--", "cat", "/proc/self/mountinfo"); strings.Contains(mounts, "boot_id") {
+		t.Errorf("over the boot id something is mounted:\n%s", mounts)
+	}
 	const gib = int64(1) << 30
 	if one.disk < 12*gib*9/10 || two.disk < 8*gib*9/10 || two.disk > 8*gib {
 		t.Errorf("disks of 12 and 8 GiB have %d and %d bytes", one.disk, two.disk)
@@ -99,6 +110,7 @@ func TestForksOfATemplateAreMachinesOfTheirOwn(t *testing.T) {
 }
 
 func TestRebootInsideAForkBootsFromItsDisk(t *testing.T) {
+	t.Parallel()
 	w := warmWorld(t, "reboot")
 	w.start(t, "again")
 	before := w.look(t, "again")
@@ -116,6 +128,7 @@ func TestRebootInsideAForkBootsFromItsDisk(t *testing.T) {
 }
 
 func TestColdUsesNoTemplateAndFirstStartsDo(t *testing.T) {
+	t.Parallel()
 	w := warmWorld(t, "cold")
 	w.start(t, "cold", "--cold")
 	if got := w.show(t, "cold").Template; got != "" {
@@ -148,6 +161,7 @@ func write(t *testing.T, path string, at int64) {
 }
 
 func TestDamagedTemplateIsNoticedAndMadeAgain(t *testing.T) {
+	t.Parallel()
 	w := warmWorld(t, "damaged")
 	cut := func(file string, size int64) func(*testing.T, string) {
 		return func(t *testing.T, dir string) {
@@ -202,6 +216,7 @@ func (w home) maker() (pid int) {
 }
 
 func TestKilledMakerLeavesNothingThatIsUsed(t *testing.T) {
+	t.Parallel()
 	w := borrowedWorld(t, "maker")
 	w.must(t, "run", "--rm", "--memory", "512", "--", "true")
 	eventually(t, "the maker begins", func() bool { return w.maker() != 0 })
@@ -230,6 +245,7 @@ func TestKilledMakerLeavesNothingThatIsUsed(t *testing.T) {
 }
 
 func TestPruneFreesTemplatesWithoutForks(t *testing.T) {
+	t.Parallel()
 	w := warmWorld(t, "prune")
 	w.start(t, "fork")
 	if out := w.must(t, "image", "cache", "prune", "--json"); !strings.Contains(out, `"freed_bytes": 0`) {

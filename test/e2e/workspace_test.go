@@ -89,6 +89,7 @@ func TestPrepareThatIsKilledLeavesAVMThatWorks(t *testing.T) {
 }
 
 func TestFilesOfTheOwnersHomeAreInEveryNewVM(t *testing.T) {
+	t.Parallel()
 	w := borrowedWorld(t, "synced")
 	files := map[string]string{
 		".config/banger/config.toml": "[[file_sync]]\nhost = \"~/.toolrc\"\nguest = \"~/.toolrc\"\n[[file_sync]]\nhost = \"~/.missing\"\nguest = \"~/x\"\n",
@@ -113,16 +114,17 @@ func TestFilesOfTheOwnersHomeAreInEveryNewVM(t *testing.T) {
 const standInMise = `#!/bin/sh
 case $1 in
 trust) echo "trusted in $PWD" >>"$HOME/mise-log";;
-install) echo "installed in $PWD" | tee -a "$HOME/mise-log";;
+install) echo "installed in $PWD${http_proxy:+ through $http_proxy}" | tee -a "$HOME/mise-log";;
 exec) shift 2; MISE=yes exec "$@";;
 esac
 `
 
 func TestToolsOfARepositoryAreInstalledByMise(t *testing.T) {
+	t.Parallel()
 	w := borrowedWorld(t, "tools")
 	config := filepath.Join(w.Home, ".config/banger/config.toml")
 	bin := filepath.Join(w.Home, "mise")
-	for path, content := range map[string]string{config: "mise_bin = \"~/mise\"\n", bin: standInMise} {
+	for path, content := range map[string]string{config: "mise_bin = \"~/mise\"\ninherit_proxy = true\n", bin: standInMise} {
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -131,11 +133,11 @@ func TestToolsOfARepositoryAreInstalledByMise(t *testing.T) {
 		}
 	}
 	dir := repository(t, "echo '[tools]' >mise.toml; git add -A; git commit -qm one")
-	w.must(t, "run", "-d", "--cold", "--memory", "512", "--allow", "example.com", "--name", "tools", dir)
-	if got := w.must(t, "vm", "logs", "--source", "bootstrap", "tools"); got != "installed in /root/repo" {
+	viaProxy(t, w, "http://127.0.0.1:9", "run", "-d", "--cold", "--memory", "512", "--nat", "--name", "tools", dir)
+	if got := w.must(t, "vm", "logs", "--source", "bootstrap", "tools"); got != "installed in /root/repo through http://host.vm:9" {
 		t.Errorf("the bootstrap's log is %q", got)
 	}
-	if got := w.must(t, "exec", "tools", "--", "sh", "-c", "echo $MISE; sort -u /root/mise-log"); got != "yes\ninstalled in /root/repo\ntrusted in /root/repo" {
+	if got := w.must(t, "exec", "tools", "--", "sh", "-c", "echo $MISE; sort -u /root/mise-log"); got != "yes\ninstalled in /root/repo through http://host.vm:9\ntrusted in /root/repo" {
 		t.Errorf("mise was asked for %q", got)
 	}
 
@@ -189,5 +191,14 @@ func TestRepositoryOfAUserWhoIsNotRoot(t *testing.T) {
 	}
 	if got := w.must(t, "exec", "not-root-1", "--", "cat", "by"); got != "dev\n/home/dev/repo" {
 		t.Errorf("the fork's command says %q", got)
+	}
+
+	w.must(t, "vm", "workspace", "prepare", "not-root", dir, "--user", "eve")
+	if got := w.must(t, "exec", "not-root", "--", "sh", "-ec", "id -un; pwd; find . ! -user eve"); got != "eve\n/home/eve/repo" {
+		t.Errorf("brought in for another user: %q", got)
+	}
+	w.must(t, "vm", "workspace", "prepare", "not-root", dir, "--user", "root")
+	if got := w.must(t, "exec", "not-root", "--", "sh", "-ec", "id -un; pwd"); got != "root\n/root/repo" {
+		t.Errorf("brought in for root: %q", got)
 	}
 }

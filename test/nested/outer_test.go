@@ -2,32 +2,80 @@ package nested
 
 import (
 	"bytes"
+	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"banger/test/world"
 )
 
 const root = "../.."
 
-// outer is the VM that is a host to others.
-type outer struct{ world *world.World }
+// person is an ordinary user of the outer VM, who runs the inner ones: banger asks for no more.
+const person = "dev"
 
-// startOuter starts a VM with KVM in it, and with what it takes to run others.
+// outer is the VM that is a host to others.
+type outer struct {
+	world   *world.World
+	drivers []driver
+}
+
+// startOuter starts a VM that can run others, with what that takes.
 func startOuter(t *testing.T) *outer {
 	t.Helper()
-	o := &outer{openWorld(t)}
+	qemu, firecracker := hostPrograms(t)
+	o := &outer{world: openWorld(t)}
 	t.Cleanup(o.world.Close)
-	// With more vCPUs the kernel of such a VM has crashed.
-	o.banger(t, "vm", "create", "--name", "outer", "--cold", "--vcpu", "1", "--memory", "3G", "--disk-size", "8G")
-	o.must(t, "modprobe kvm_amd && test -c /dev/kvm")
-	o.giveQEMU(t)
+	o.boot(t)
 	o.giveBanger(t)
+	o.giveProgram(t, "qemu-system-x86_64", qemu)
+	o.drivers = append(o.drivers, driver{"qemu", "qemu.test"})
+	if firecracker != "" {
+		o.giveProgram(t, "firecracker", firecracker)
+		o.drivers = append(o.drivers, driver{"firecracker", "firecracker.test"})
+	}
 	o.giveTests(t)
 	return o
+}
+
+// hostPrograms finds what is to be tried, before anything takes time.
+func hostPrograms(t *testing.T) (qemu, firecracker string) {
+	t.Helper()
+	qemu, err := exec.LookPath("qemu-system-x86_64")
+	if err != nil {
+		t.Fatalf("there is no QEMU to try: %v: run make setup", err)
+	}
+	given := os.Getenv(firecrackerVariable)
+	if given == "" {
+		t.Logf("Firecracker is not tried: %s=/path names one", firecrackerVariable)
+		return qemu, ""
+	}
+	if firecracker, err = exec.LookPath(given); err == nil {
+		firecracker, err = filepath.Abs(firecracker)
+	}
+	if err != nil {
+		t.Fatalf("%s names no program: %v", firecrackerVariable, err)
+	}
+	return qemu, firecracker
+}
+
+// boot starts the VM, a second time where its kernel did not live through the
+// first: the emulated processor is not above suspicion, least of all with several
+// of them.
+func (o *outer) boot(t *testing.T, options ...string) {
+	t.Helper()
+	create := append([]string{"vm", "create", "--name", "outer", "--cold", "--vcpu", "1", "--memory", "3G", "--disk-size", "8G"}, options...)
+	r := o.world.Banger(create...)
+	if r.Status != 0 {
+		t.Logf("the outer VM did not come up, which is tried once more: %s", r.Stderr)
+		o.world.Clear()
+		o.banger(t, create...)
+	}
 }
 
 // openWorld opens an installation that emulates whatever the host can, since KVM
@@ -53,63 +101,71 @@ func openWorld(t *testing.T) *world.World {
 	return w
 }
 
-// hostQEMU is where the host's QEMU goes, under the paths it has on the host: the
-// image may have other libraries, or none of them.
-const hostQEMU = "/opt/host"
+// hostFiles is where the host's programs go, under the paths they have on the host:
+// the image may have other libraries, or none of them.
+const hostFiles = "/opt/host"
 
-// giveQEMU puts the host's QEMU into the VM, with its libraries and firmware.
-func (o *outer) giveQEMU(t *testing.T) {
+// giveProgram puts a program of the host into the VM under a name, with its
+// libraries, and QEMU's firmware.
+func (o *outer) giveProgram(t *testing.T, name, bin string) {
 	t.Helper()
-	bin, err := exec.LookPath("qemu-system-x86_64")
-	if err != nil {
-		t.Skip(err)
-	}
 	files, libraries, loader := []string{bin}, map[string]bool{}, ""
-	for file := range strings.FieldsSeq(output(t, "ldd", bin)) {
+	needed, _ := exec.Command("ldd", bin).Output() // fails for a program that needs none
+	for file := range strings.FieldsSeq(string(needed)) {
 		if !strings.HasPrefix(file, "/") {
 			continue
 		}
 		files = append(files, file)
-		libraries[hostQEMU+filepath.Dir(file)] = true
+		libraries[hostFiles+filepath.Dir(file)] = true
 		if strings.HasPrefix(filepath.Base(file), "ld-linux") {
-			loader = hostQEMU + file
+			loader = hostFiles + file
 		}
 	}
-	script := "#!/bin/sh\nexec " + loader + " --library-path "
-	for dir := range libraries {
-		script += dir + ":"
+	script := "#!/bin/sh\nexec "
+	if loader != "" {
+		script += loader + " --library-path "
+		for dir := range libraries {
+			script += dir + ":"
+		}
 	}
-	script += " " + hostQEMU + bin
-	for dir := range strings.FieldsSeq(output(t, bin, "-L", "help")) {
-		dir = filepath.Clean(dir)
-		if _, err := os.Stat(dir); err == nil {
-			files = append(files, dir)
-			script += " -L " + hostQEMU + dir
+	script += " " + hostFiles + bin
+	if strings.HasPrefix(name, "qemu") {
+		for dir := range strings.FieldsSeq(output(t, bin, "-L", "help")) {
+			dir = filepath.Clean(dir)
+			if _, err := os.Stat(dir); err == nil {
+				files = append(files, dir)
+				script += " -L " + hostFiles + dir
+			}
 		}
 	}
 	tar := output(t, "tar", append([]string{"--create", "--dereference", "--absolute-names", "--transform=s,^/,,"}, files...)...)
-	o.must(t, "mkdir -p "+hostQEMU)
-	o.feed(t, tar, "tar -x -C "+hostQEMU)
-	o.feed(t, script+" \"$@\"\n", "cat >/usr/local/bin/qemu-system-x86_64 && chmod 755 /usr/local/bin/qemu-system-x86_64")
+	o.must(t, "mkdir -p "+hostFiles)
+	o.feed(t, tar, "tar -x -C "+hostFiles)
+	o.feed(t, script+" \"$@\"\n", "cat >/usr/local/bin/"+name+" && chmod 755 /usr/local/bin/"+name)
 }
 
-// giveBanger puts banger into the VM, with this installation's kernel and image.
+// giveBanger puts banger into the VM, with this installation's kernel and image: for a person,
+// and the kernel for root too, who needs one to find out about KVM.
 func (o *outer) giveBanger(t *testing.T) {
 	t.Helper()
-	const state = "/root/.local/state/banger"
-	o.must(t, "mkdir -p -m 700 "+state)
+	const state = ".local/state/banger"
+	o.must(t, "useradd -m "+person+" && mkdir -p -m 700 ~/"+state)
+	o.must(t, "mkdir -p -m 700 ~"+person+"/"+state)
 	o.banger(t, "cp", o.world.Bin, "outer:/usr/local/bin/banger")
 	for _, part := range []string{"kernels", "images"} {
-		o.banger(t, "cp", filepath.Join(o.world.State(), part), "outer:"+state+"/")
+		o.banger(t, "cp", filepath.Join(o.world.State(), part), "outer:/home/"+person+"/"+state+"/")
 	}
+	o.must(t, "cp -a ~"+person+"/"+state+"/kernels ~/"+state+"/ && chown -R "+person+": ~"+person)
 }
 
-// giveTests puts the driver's tests into the VM. Their cache has the same kernels.
+// giveTests puts the drivers' tests into the VM. Their cache has the same kernels.
 func (o *outer) giveTests(t *testing.T) {
 	t.Helper()
 	dir := t.TempDir()
 	t.Setenv("CGO_ENABLED", "0")
-	output(t, "go", "test", "-c", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(dir, "qemu.test"), "banger/internal/vmm/qemu")
+	for _, d := range o.drivers {
+		output(t, "go", "test", "-c", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(dir, d.tests), "banger/internal/vmm/"+d.name)
+	}
 	output(t, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(dir, "testguest"), "banger/internal/vmm/vmmtest/testguest")
 	o.banger(t, "cp", dir, "outer:/opt/test")
 	o.must(t, "ln -s /root/.local/state/banger/kernels /opt/test/kernels")
@@ -123,14 +179,17 @@ func (o *outer) banger(t *testing.T, args ...string) {
 	}
 }
 
-// command is a shell command in the VM, with no input.
-func (o *outer) command(t *testing.T, command string) *exec.Cmd {
-	cmd := exec.CommandContext(t.Context(), o.world.Bin, "vm", "exec", "-i", "outer", "--", "sh", "-c", command)
+// command is a shell command of somebody's in the VM, with no input.
+func (o *outer) command(ctx context.Context, user, command string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, o.world.Bin, "vm", "exec", "-i", "--user", user, "outer", "--", "sh", "-c", command)
 	cmd.Env = o.world.Env()
 	return cmd
 }
 
-// must runs a shell command in the VM that has to succeed, and gives what it said
+// mustLimit bounds a command in the VM that is not a suite: its kernel may stand still.
+const mustLimit = 10 * time.Minute
+
+// must runs a shell command of root's in the VM that has to succeed, and gives what it said
 // on stdout.
 func (o *outer) must(t *testing.T, command string) string {
 	t.Helper()
@@ -140,15 +199,37 @@ func (o *outer) must(t *testing.T, command string) string {
 // feed is must with an input.
 func (o *outer) feed(t *testing.T, input, command string) string {
 	t.Helper()
-	cmd := o.command(t, command)
+	out, err := o.run(t, "root", input, command)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// do is must for a person.
+func (o *outer) do(t *testing.T, command string) string {
+	t.Helper()
+	out, err := o.run(t, person, "", command)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// run gives what a shell command said on stdout; its error has all that it said.
+func (o *outer) run(t *testing.T, user, input, command string) (string, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), mustLimit)
+	defer cancel()
+	cmd := o.command(ctx, user, command)
 	cmd.Stdin = strings.NewReader(input)
 	var failure bytes.Buffer
 	cmd.Stderr = &failure
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("%s: %v\n%s%s", command, err, out, failure.String())
+		err = fmt.Errorf("%s: %w\n%s%s", command, err, out, failure.String())
 	}
-	return strings.TrimSpace(string(out))
+	return strings.TrimSpace(string(out)), err
 }
 
 // output runs a command of the host that has to succeed.

@@ -31,16 +31,7 @@ const (
 func (m *machine) Save(ctx context.Context, to vmm.Saved, frozen func() error) error {
 	m.saving.Lock()
 	defer m.saving.Unlock()
-	files, err := vmm.CreateSaved(m.cfg, to)
-	if err != nil {
-		return banger.Wrap(err, "cannot save the machine")
-	}
-	if err := m.save(ctx, files, to.Pausing, frozen); err != nil {
-		_ = files.Close() // perhaps once more
-		files.Remove()
-		return banger.Wrap(err, "cannot save the machine")
-	}
-	return nil
+	return vmm.SaveInto(m.cfg, to, func(files vmm.SavedFiles) error { return m.save(ctx, files, to.Pausing, frozen) })
 }
 
 func (m *machine) save(ctx context.Context, to vmm.SavedFiles, pausing func(), frozen func() error) (err error) {
@@ -90,7 +81,7 @@ func (m *machine) prepareSave(ctx context.Context, memory *os.File) error {
 	var work errgroup.Group
 	for _, d := range m.cfg.Disks {
 		if !d.ReadOnly {
-			work.Go(func() error { return writeOut(m.cfg.At(d.Path)) })
+			work.Go(func() error { return vmm.WriteOut(m.cfg.At(d.Path)) })
 		}
 	}
 	err := memory.Truncate(m.cfg.MemoryMiB << 20)
@@ -104,17 +95,6 @@ func (m *machine) prepareSave(ctx context.Context, memory *os.File) error {
 		return banger.Errorf(banger.Cancelled, "%w", context.Cause(ctx))
 	}
 	return nil
-}
-
-// writeOut writes a file's dirty pages, the part of a sync that takes long.
-func writeOut(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return unix.SyncFileRange(int(f.Fd()), 0, 0,
-		unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER)
 }
 
 // hold lets nothing in from outside: Firecracker's devices go on while the vCPUs are halted, and would

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"banger"
 	"banger/internal/vmm"
@@ -28,16 +27,7 @@ const workers = 2
 func (m *machine) Save(ctx context.Context, to vmm.Saved, frozen func() error) error {
 	m.saving.Lock()
 	defer m.saving.Unlock()
-	files, err := vmm.CreateSaved(m.cfg, to)
-	if err != nil {
-		return banger.Wrap(err, "cannot save the machine")
-	}
-	if err := m.save(ctx, files, to.Pausing, frozen); err != nil {
-		files.Close() // perhaps once more
-		files.Remove()
-		return banger.Wrap(err, "cannot save the machine")
-	}
-	return nil
+	return vmm.SaveInto(m.cfg, to, func(files vmm.SavedFiles) error { return m.save(ctx, files, to.Pausing, frozen) })
 }
 
 func (m *machine) save(ctx context.Context, to vmm.SavedFiles, pausing func(), frozen func() error) (err error) {
@@ -95,21 +85,9 @@ func (m *machine) whileWritingOut(do func() error) error {
 	var work errgroup.Group
 	work.Go(do)
 	for _, path := range m.written() {
-		work.Go(func() error { return writeOut(path) })
+		work.Go(func() error { return vmm.WriteOut(path) })
 	}
 	return work.Wait()
-}
-
-// writeOut writes a file's dirty pages. It is the part of a sync that takes
-// long; to flush the device too is not worth it, since stop does it anyway.
-func writeOut(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return unix.SyncFileRange(int(f.Fd()), 0, 0,
-		unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER)
 }
 
 // copyFrozen copies what stands still: what is new in memory, devices and

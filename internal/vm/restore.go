@@ -93,26 +93,29 @@ func (m *Manager) savedIn(row banger.VM, rec snapshotRecord) (*saved, error) {
 
 // copySnapshot makes a directory with a copy of a snapshot's disk, and its
 // record.
-func (m *Manager) copySnapshot(ctx context.Context, id string, rec snapshotRecord) (path string, err error) {
-	path, err = m.scratch(id, "restore")
+func (m *Manager) copySnapshot(ctx context.Context, id string, rec snapshotRecord) (string, error) {
+	path, err := m.scratch(id, "restore")
 	if err != nil {
 		return "", err
 	}
-	defer func() {
-		if err != nil {
-			_ = os.RemoveAll(path)
-		}
-	}()
-	if err = layers.Take(ctx, m.Dirs.VM(id).Snapshot(rec.ID), path, true, nil); err != nil {
-		return "", fileError(err)
+	if err := m.copySnapshotTo(ctx, path, id, rec); err != nil {
+		return "", errors.Join(err, os.RemoveAll(path))
 	}
-	if err = giveSeed(paths.VM(m.Dirs.VM(id).Snapshot(rec.ID)), paths.VM(path)); err != nil {
-		return "", err
+	return path, nil
+}
+
+func (m *Manager) copySnapshotTo(ctx context.Context, path, id string, rec snapshotRecord) error {
+	from := m.Dirs.VM(id).Snapshot(rec.ID)
+	if err := layers.Take(ctx, from, path, true, nil); err != nil {
+		return fileError(err)
 	}
-	if err = rec.write(path); err != nil {
-		return "", err
+	if err := giveSeed(paths.VM(from), paths.VM(path)); err != nil {
+		return err
 	}
-	return path, fileError(syncOwn(path))
+	if err := rec.write(path); err != nil {
+		return err
+	}
+	return fileError(syncOwn(path))
 }
 
 // replaceDisk ends a VM and gives it the disk in made. Begun, it is finished: half

@@ -147,6 +147,24 @@ func TestDamagedSnapshotChangesNothing(t *testing.T) {
 	}
 }
 
+func TestRestoreThatIsCancelledAmidTheCopyLeavesNothing(t *testing.T) {
+	w, v := parent(t, true)
+	w.snapshot(v.ID, "one")
+	w.writeDisk(v.ID, "later")
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err := w.RestoreSnapshot(ctx, v.ID, "one", true, onStage(func(name string) {
+		if name == "copy disk" {
+			cancel()
+		}
+	}))
+	if banger.CodeOf(err) != banger.Cancelled || w.readDisk(v.ID) != "later" {
+		t.Errorf("got %v, the disk has %q", err, w.readDisk(v.ID))
+	}
+	if left := w.left(v.ID); len(left) != 0 {
+		t.Errorf("left %q", left)
+	}
+}
+
 func TestRestoreThatDoesNotStartSaysWhatItLeft(t *testing.T) {
 	w, v := parent(t, true)
 	w.snapshot(v.ID, "one")

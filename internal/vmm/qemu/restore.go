@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 
+	"golang.org/x/sys/unix"
+
 	"banger"
 	"banger/internal/vmm"
 )
@@ -51,20 +53,21 @@ func (m *machine) refusal(err error) error {
 
 // load gives QEMU the state of its devices and lets the vCPUs run. A state
 // that QEMU cannot take ends it.
+//
+// All of it is to be there when QEMU begins: where QEMU has to wait in the middle, it goes
+// on with whatever a device has to do that is only half restored. The agent's, if the
+// guest had written more than was read, breaks itself so.
 func (m *machine) load(ctx context.Context, to *os.File, devices []byte) error {
-	fed := make(chan error, 1)
-	go func() {
-		_, err := to.Write(devices)
-		to.Close()
-		fed <- err
-	}()
-	if err := m.takeIn(ctx); err != nil {
-		return err // abandon ends QEMU, and that the feeding
+	feed := func() {
+		_, _ = to.Write(devices) // fails if QEMU has ended, which takeIn says better
+		_ = to.Close()
 	}
-	if err := <-fed; err != nil {
-		return fmt.Errorf("cannot pass on the saved state: %w", err)
+	if _, err := unix.FcntlInt(to.Fd(), unix.F_SETPIPE_SZ, len(devices)); err == nil {
+		feed()
+	} else { // the host allows no pipe as large as this
+		go feed()
 	}
-	return nil
+	return m.takeIn(ctx)
 }
 
 // takeIn has QEMU read its state, and returns when the vCPUs run. While the

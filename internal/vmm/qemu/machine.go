@@ -23,7 +23,7 @@ type machine struct {
 	base    *os.File // the memory it was restored from, or nil
 	process *child.Child
 	monitor *monitor
-	agent   net.Conn
+	agent   *agentConn
 	cable   *vmm.Cable
 	devices deviceFile
 	up      func()        // of the caller's IO, or nil
@@ -47,7 +47,7 @@ type machine struct {
 // newMachine takes over the near ends of w and follows the process to its end.
 func newMachine(cfg vmm.Config, process *child.Child, w *wires, out vmm.IO) *machine {
 	m := &machine{
-		cfg: cfg, process: process, base: w.base, agent: w.agent, devices: w.devices, tops: w.tops, up: out.Up, halted: out.Halted,
+		cfg: cfg, process: process, base: w.base, agent: &agentConn{UnixConn: w.agent.(*net.UnixConn)}, devices: w.devices, tops: w.tops, up: out.Up, halted: out.Halted,
 		resumed: make(chan struct{}), done: make(chan struct{}),
 	}
 	if cfg.NIC != nil {

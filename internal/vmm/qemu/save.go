@@ -53,14 +53,27 @@ func (m *machine) save(ctx context.Context, to vmm.SavedFiles, pausing func(), f
 	if pausing != nil {
 		pausing()
 	}
-	// From here on QEMU reads no agent's and no disk's data into memory.
-	if err := m.Pause(ctx); err != nil {
+	m.agent.gate.Lock()
+	defer m.agent.gate.Unlock()
+	if err := m.halt(ctx); err != nil {
 		return err
 	}
 	if err := m.copyFrozen(ctx, copied, to, frozen); err != nil {
 		return err
 	}
 	return to.Close()
+}
+
+// halt pauses the machine, after which QEMU reads no agent's and no disk's data into its
+// memory. What the guest has written to the agent goes out as far as the socket has
+// room: QEMU finds that out in one turn of its main loop and writes in the next, and no
+// command is answered in the turn in which the one before it was.
+func (m *machine) halt(ctx context.Context) error {
+	err := m.Pause(ctx)
+	for turn := 0; err == nil && turn < 3; turn++ {
+		err = m.command(ctx, "query-status", nil)
+	}
+	return err
 }
 
 // prepareSave does what can be done while the guest runs. It has the disks

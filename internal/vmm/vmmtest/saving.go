@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -144,6 +145,7 @@ func (h Harness) testSaved(t *testing.T) {
 	t.Run("runs on where the save fails", g.testFailedSave)
 	t.Run("takes no harm from what it is sent meanwhile", func(t *testing.T) { h.testSentMeanwhile(t, g) })
 	t.Run("takes no harm from what it is sent when it is frozen", func(t *testing.T) { h.testSentWhenFrozen(t, g) })
+	t.Run("takes no harm from what is read of it when it is frozen", func(t *testing.T) { h.testReadWhenFrozen(t, g) })
 	t.Run("saves nothing if it is killed meanwhile", g.testKilledInSave)
 }
 
@@ -327,6 +329,37 @@ func (h Harness) testSentWhenFrozen(t *testing.T, g *guest) {
 	h.wantSound(t, r)
 }
 
+// testReadWhenFrozen saves a guest that has said more than anybody read, and begins to
+// read when all is still. Most of its memory is in use since the test before.
+func (h Harness) testReadWhenFrozen(t *testing.T, g *guest) {
+	if err := g.sendUntilFull(); err != nil {
+		t.Fatal(err)
+	}
+	g.SetDeadline(t, bootLimit)
+	sent, read := make(chan error, 1), make(chan error, 1)
+	go func() {
+		_, err := io.WriteString(g.Agent(), "\necho the end\n") // after half a line, perhaps
+		sent <- err
+	}()
+	r := rest{dir: t.TempDir(), cfg: g.cfg}
+	err := g.Save(t.Context(), savedIn(r.dir), func() error {
+		go func() { read <- g.readUntil("the end") }()
+		return copyFile(filepath.Join(r.dir, "disk.img"), g.cfg.At("disk.img"))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.resume(t)
+	if err := errors.Join(<-sent, <-read); err != nil {
+		t.Fatalf("the one that was saved: %v", err)
+	}
+	if r.memory, err = vmm.SealedCopy(savedIn(r.dir).Memory); err != nil {
+		t.Fatal(err)
+	}
+	defer r.memory.Close()
+	h.wantSound(t, r)
+}
+
 // wantSound restores a machine that may have half a line in its agent's stream.
 func (h Harness) wantSound(t *testing.T, r rest) {
 	t.Helper()
@@ -338,8 +371,9 @@ func (h Harness) wantSound(t *testing.T, r rest) {
 	child.kill()
 }
 
+var longLine = "echo " + strings.Repeat("x", 3000) + "\n"
+
 func sendWithoutEnd(to io.Writer, stop chan struct{}) error {
-	line := "echo " + strings.Repeat("x", 3000) + "\n"
 	for {
 		select {
 		case <-stop:
@@ -347,10 +381,25 @@ func sendWithoutEnd(to io.Writer, stop chan struct{}) error {
 			return err
 		default:
 		}
-		if _, err := io.WriteString(to, line); err != nil {
+		if _, err := io.WriteString(to, longLine); err != nil {
 			return err
 		}
 	}
+}
+
+// sendUntilFull has the guest say more than what lies between it and a reader can hold.
+func (g *guest) sendUntilFull() error {
+	for range 2000 { // some hold as much as there is
+		if err := g.Agent().SetWriteDeadline(time.Now().Add(time.Second)); err != nil {
+			return err
+		}
+		if _, err := io.WriteString(g.Agent(), longLine); errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // readUntil reads lines up to this one.

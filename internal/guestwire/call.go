@@ -114,19 +114,30 @@ type SetupResult struct {
 	Failed    []string `json:"failed,omitempty"` // what could not be done, one line each
 }
 
+// What is kept of a SetupResult: bytes of a name, and lines of Failed.
+const (
+	maxName   = 256
+	maxFailed = 32
+)
+
 // Append encodes the result.
 func (r SetupResult) Append(b []byte) []byte {
 	b = appendString(appendString(appendString(b, r.Kernel), r.BootID), r.Version)
 	return appendList(appendInt64(b, r.TimeNanos), r.Failed)
 }
 
-// ParseSetupResult decodes the result. Bytes after it are a newer minor's.
+// ParseSetupResult decodes the result, as much of it as makes sense. Bytes after it are a
+// newer minor's.
 func ParseSetupResult(b []byte) (SetupResult, error) {
 	d := decoder{b: b}
 	r := SetupResult{Kernel: d.string(), BootID: d.string(), Version: d.string(), TimeNanos: d.int64(), Failed: d.list()}
 	if d.bad {
 		return SetupResult{}, fmt.Errorf("%w: bad setup result", ErrProtocol)
 	}
+	for _, name := range []*string{&r.Kernel, &r.BootID, &r.Version} {
+		*name = clip(*name, maxName)
+	}
+	r.Failed = clipList(r.Failed, maxFailed, maxLine)
 	return r, nil
 }
 

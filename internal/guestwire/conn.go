@@ -260,6 +260,19 @@ func (c *Conn) Open(kind Kind, body []byte) (*Stream, error) {
 	return s, nil
 }
 
+// most is how many streams may be open where one of a kind is to join them. Connections,
+// of which anybody makes as many as they like, leave room for commands, and these for
+// calls: a guest that is full has still to be stopped.
+func most(kind Kind) int {
+	switch kind {
+	case KindCall, KindSetup, KindClock:
+		return MaxStreams
+	case KindDial, KindAccept:
+		return MaxStreams - 2*reserve
+	}
+	return MaxStreams - reserve
+}
+
 // register gives a stream that we open its number.
 func (c *Conn) register(s *Stream) error {
 	c.mu.Lock()
@@ -267,8 +280,8 @@ func (c *Conn) register(s *Stream) error {
 	if c.err != nil {
 		return c.err
 	}
-	if len(c.streams) >= MaxStreams {
-		return fmt.Errorf("cannot open another stream: %d are open", MaxStreams)
+	if len(c.streams) >= most(s.Kind) {
+		return fmt.Errorf("cannot open another stream: %d are open", len(c.streams))
 	}
 	c.lastID++
 	s.id = c.lastID
@@ -331,8 +344,10 @@ func (c *Conn) dispatch(typ Type, p []byte) error {
 	return s.handle(typ, p)
 }
 
+// opened takes a stream that the peer opens, if we take any. One that does not keep to
+// the limits is no peer of ours: to tell it so, once for each, would have no limit.
 func (c *Conn) opened(id uint32, p []byte) error {
-	if len(p) < 1 || id == 0 {
+	if len(p) < 1 || id == 0 || c.accept == nil {
 		return fmt.Errorf("%w: bad OPEN", ErrProtocol)
 	}
 	s := newStream(c, id, Kind(p[0]), append([]byte(nil), p[1:]...))
@@ -347,10 +362,9 @@ func (c *Conn) opened(id uint32, p []byte) error {
 	switch {
 	case taken:
 		return fmt.Errorf("%w: stream %d opened twice", ErrProtocol, id)
-	case full || c.accept == nil:
-		go s.Fail("busy", fmt.Sprintf("at most %d streams at once", MaxStreams))
-	default:
-		go c.accept(s)
+	case full:
+		return fmt.Errorf("%w: more than %d streams", ErrProtocol, MaxStreams)
 	}
+	go c.accept(s)
 	return nil
 }

@@ -66,6 +66,8 @@ const (
 	Window      = 256 << 10
 	MaxChannels = 4
 	MaxStreams  = 1024 // open at once on one connection
+	reserve     = 32   // of these that are for what matters more
 	maxControls = 256  // controls waiting on one stream
+	maxControl  = 4096 // bytes of a control's body
 	TokenLen    = 16
 )

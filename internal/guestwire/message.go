@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"strings"
 )
 
 // Kind says what a stream is for.
@@ -157,7 +158,7 @@ func ParseExec(b []byte) (Exec, error) {
 	e.Rows, e.Cols = d.uint16(), d.uint16()
 	e.Detach = len(d.b) > 0 && d.bool()
 	if len(d.b) > 0 {
-		e.Program = Program(d.take(1)[0])
+		e.Program = Program(d.byte())
 	}
 	if len(d.b) > 0 {
 		e.Under = d.list()
@@ -192,7 +193,7 @@ func ParseExit(b []byte) (Exit, error) {
 	d := decoder{b: b[1:]}
 	e := Exit{Status: b[0], Message: d.string()}
 	if len(d.b) > 0 {
-		e.Signal = d.take(1)[0]
+		e.Signal = d.byte()
 	}
 	if d.bad {
 		return Exit{}, fmt.Errorf("%w: bad exit", ErrProtocol)
@@ -315,8 +316,28 @@ func parseFailure(b []byte) *Failure {
 	if d.bad {
 		return &Failure{Code: "internal", Message: "the guest agent failed without a reason"}
 	}
-	f.Hints = d.list() // none is as good as bad ones
+	f.Hints = clipList(d.list(), 8, maxLine) // none is as good as bad ones
+	f.Message = clip(f.Message, 16*maxLine)  // may hold some of the console
 	return f
+}
+
+// maxLine is what is kept of a line that the peer writes for people, in bytes.
+const maxLine = 1 << 10
+
+func clip(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + "…"
+}
+
+// clipList keeps so many lines, and so much of each.
+func clipList(lines []string, most, length int) []string {
+	lines = lines[:min(len(lines), most)]
+	for i := range lines {
+		lines[i] = clip(lines[i], length)
+	}
+	return lines
 }
 
 func appendString(b []byte, s string) []byte {
@@ -376,10 +397,14 @@ func (d *decoder) uint16() uint16 {
 	return 0
 }
 
-func (d *decoder) bool() bool {
-	v := d.take(1)
-	return v != nil && v[0] != 0
+func (d *decoder) byte() byte {
+	if v := d.take(1); v != nil {
+		return v[0]
+	}
+	return 0
 }
+
+func (d *decoder) bool() bool { return d.byte() != 0 }
 
 func (d *decoder) string() string { return string(d.take(int(d.uint32()))) }
 

@@ -59,6 +59,9 @@ type Result struct {
 	Body []byte // of the kind's own form, or an error's (see Failure)
 }
 
+// maxResult is what a frame's head leaves of its payload.
+const maxResult = MaxPayload - 5
+
 func newStream(c *Conn, id uint32, kind Kind, body []byte) *Stream {
 	s := &Stream{Kind: kind, Body: body, conn: c, id: id, done: make(chan struct{})}
 	s.cond.L = &s.mu
@@ -127,8 +130,13 @@ func (s *Stream) Fail(code, message string, hints ...string) {
 	s.Pass(Result{Body: (&Failure{code, message, hints}).append(nil)})
 }
 
-// Pass ends a stream we accepted with a result from elsewhere.
+// Pass ends a stream we accepted with a result from elsewhere. One that is too long is a
+// failure, or the peer would wait for ever.
 func (s *Stream) Pass(r Result) {
+	if len(r.Body) > maxResult {
+		long := Failure{Code: "internal", Message: fmt.Sprintf("the answer has %d bytes, and may have %d", len(r.Body), maxResult)}
+		r = Result{Body: long.append(nil)}
+	}
 	if !s.finish(&r, nil) {
 		return
 	}
@@ -204,6 +212,9 @@ func (s *Stream) handle(typ Type, p []byte) error {
 	case TypeCredit:
 		return s.credited(p)
 	case TypeControl:
+		if len(p) > 1+maxControl {
+			return fmt.Errorf("%w: control of %d bytes", ErrProtocol, len(p)-1)
+		}
 		return s.controlled(Control{ControlCode(p[0]), append([]byte(nil), p[1:]...)})
 	case TypeResult:
 		s.finish(&Result{OK: p[0] == 0, Body: append([]byte(nil), p[1:]...)}, nil)

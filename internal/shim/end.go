@@ -49,6 +49,8 @@ func (s *supervisor) shutDown(timeout time.Duration) {
 	s.outlastSave()
 	ctx, cancel := context.WithTimeout(context.Background(), timeout+s.margin)
 	defer cancel()
+	// A guest that takes nothing in may hold up the question itself.
+	defer context.AfterFunc(ctx, func() { _ = s.present().machine.Signal(killSignal) })()
 	if err := s.askGuest(ctx, timeout); err != nil {
 		s.log.Warn("the guest cannot be asked to end", "error", err)
 		_ = s.present().machine.Signal(killSignal)
@@ -84,7 +86,7 @@ func (s *supervisor) askGuest(ctx context.Context, timeout time.Duration) error 
 		return err
 	}
 	err = link.Shutdown(ctx, timeout)
-	if link.Conn().Err() != nil {
+	if link.Conn().Err() != nil || banger.CodeOf(err) == banger.Conflict { // it is on its way
 		return nil
 	}
 	if err != nil {

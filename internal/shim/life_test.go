@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/guestwire"
 	"banger/internal/vmm"
 )
 
@@ -73,6 +74,29 @@ func TestStopKillsAGuestThatDoesNotEnd(t *testing.T) {
 	r.await(t, r.is(Running))
 	e, err := r.Stop(t.Context(), time.Millisecond)
 	if err != nil || e.Reason != ReasonStopped || e.VMM.Reason != vmm.Killed || !strings.Contains(e.Message, "was killed") {
+		t.Fatalf("%+v, %v", e, err)
+	}
+}
+
+func TestStopKillsAGuestThatTakesNothingIn(t *testing.T) {
+	d := &scripted{stubborn: true, deaf: make(chan struct{})}
+	d.agent = func(*guestwire.Stream) { close(d.deaf) }
+	r := newRig(t, d, testLaunch())
+	r.shim.margin = time.Millisecond
+	s, err := r.Conn().Open(guestwire.KindExec, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-d.deaf
+	go func() { _, _ = s.Writer(guestwire.Stdin).Write(make([]byte, guestwire.Window)) }()
+	time.Sleep(20 * time.Millisecond) // until the shim is stuck with it
+	other, err := Dial(t.Context(), r.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	e, err := other.Stop(t.Context(), time.Millisecond)
+	if err != nil || e.Reason != ReasonStopped || e.VMM.Reason != vmm.Killed {
 		t.Fatalf("%+v, %v", e, err)
 	}
 }

@@ -70,8 +70,12 @@ func (s *supervisor) closePorts() {
 // come and gone by then, and did not have to share the processor with that.
 const listenersDelay = 250 * time.Millisecond
 
-// listenersPause is how long a guest that could not tell them is left alone.
-const listenersPause = time.Second
+// listenersPause is how long a guest that could not tell them is left alone, at first
+// and at most: it is logged each time.
+const (
+	listenersPause    = time.Second
+	maxListenersPause = time.Minute
+)
 
 // followListeners forwards what listens in the guest until its link is lost.
 func (s *supervisor) followListeners(link *guestlink.Link) {
@@ -84,7 +88,7 @@ func (s *supervisor) followListeners(link *guestlink.Link) {
 	case <-link.Conn().Done():
 		return
 	}
-	for link.Conn().Err() == nil {
+	for pause := listenersPause; link.Conn().Err() == nil; pause = min(2*pause, maxListenersPause) {
 		err := link.Listeners(context.Background(), s.updatePorts)
 		if link.Conn().Err() != nil {
 			return
@@ -96,7 +100,7 @@ func (s *supervisor) followListeners(link *guestlink.Link) {
 			return
 		}
 		select {
-		case <-time.After(listenersPause):
+		case <-time.After(pause):
 		case <-link.Conn().Done():
 		}
 	}

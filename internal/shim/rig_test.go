@@ -36,6 +36,7 @@ type scripted struct {
 	save     func(context.Context, *scriptedMachine, vmm.Saved) error // instead of writing the files
 	boots    chan *scriptedMachine
 	cable    bool          // machines have a network card
+	deaf     chan struct{} // closed when agents take nothing in any more; nil: they always do
 	stubborn bool          // SIGTERM and the guest's own shutdown do nothing
 	room     func() bool   // what the shim is told of its disk
 	steps    steps         // of the host's clock
@@ -107,10 +108,25 @@ func (d *scripted) machine(out vmm.IO) *scriptedMachine {
 	return m
 }
 
+// hearing is the guest's end of the link, until the guest is deaf.
+type hearing struct {
+	net.Conn
+	m *scriptedMachine
+}
+
+func (h hearing) Read(p []byte) (int, error) {
+	select {
+	case <-h.m.driver.deaf:
+		<-h.m.done
+	default:
+	}
+	return h.Conn.Read(p)
+}
+
 // comeUp starts the agent.
 func (m *scriptedMachine) comeUp() {
 	go func() {
-		_ = guestwire.Serve(m.guest, true, func(s *guestwire.Stream) {
+		_ = guestwire.Serve(hearing{m.guest, m}, true, func(s *guestwire.Stream) {
 			var c guestwire.Call
 			switch {
 			case s.Kind == guestwire.KindSetup:

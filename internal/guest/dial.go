@@ -88,6 +88,7 @@ func whatIs(t guestwire.Target) string {
 
 // join carries bytes both ways until both have ended, or one has broken.
 func join(s *guestwire.Stream, conn halfCloser) error {
+	go breakOnReset(s, conn)
 	sent := make(chan error, 1)
 	go func() {
 		err := send(conn, s)
@@ -109,6 +110,20 @@ func join(s *guestwire.Stream, conn halfCloser) error {
 	default:
 	}
 	return broken(err)
+}
+
+// breakOnReset breaks the connection when the host does, whatever it is that waits for a
+// program here which neither reads nor writes. What the host wrote before it ended its
+// half is still for the program.
+func breakOnReset(s *guestwire.Stream, conn halfCloser) {
+	<-s.Done()
+	if s.Err() == nil || s.Ended(0) {
+		return
+	}
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
+	_ = conn.Close()
 }
 
 // send carries what the host says. A host that has gone breaks the connection.

@@ -185,6 +185,46 @@ func TestBrokenConnectionIsNoEnd(t *testing.T) {
 	})
 }
 
+// A program that was stopped neither reads nor writes, and the agent's socket is full.
+func TestConnectionBreaksWithTheHostAlsoWhereNobodyReads(t *testing.T) {
+	a := serveAgent(t)
+	host, _ := dialled(t, a)
+	joined := a.descriptors(t)
+	full := make(chan error, 1)
+	go func() {
+		for err := error(nil); err == nil; {
+			_, err = host.Write(make([]byte, 64<<10))
+		}
+		full <- nil
+	}()
+	select {
+	case <-full:
+		t.Fatal("somebody reads")
+	case <-time.After(200 * time.Millisecond):
+	}
+	_ = host.Close()
+	<-full
+	for a.descriptors(t) >= joined {
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func TestWhatTheHostWroteBeforeItEndedItsHalfIsNotLostWithTheRest(t *testing.T) {
+	a := serveAgent(t)
+	for range 20 {
+		host, guest := dialled(t, a)
+		said := bytes.Repeat([]byte("x"), 100_000)
+		if _, err := host.Write(said); err != nil {
+			t.Fatal(err)
+		}
+		_ = host.CloseWrite()
+		_ = host.Close()
+		if got, err := io.ReadAll(guest); !bytes.Equal(got, said) {
+			t.Fatalf("%d bytes, %v", len(got), err)
+		}
+	}
+}
+
 func TestDialThatCannotBeSaysWhy(t *testing.T) {
 	a := serveAgent(t)
 	gone := listenOn(t, "tcp", "127.0.0.1:0")

@@ -22,9 +22,23 @@ const (
 	eofTime = 20 * time.Millisecond
 )
 
+// beginCommand counts a command whose last words a shutdown is to wait for. None begins
+// once it may be waiting.
+func (a *agent) beginCommand() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.ending {
+		a.commands.Add(1)
+	}
+	return !a.ending
+}
+
 // exec runs a command for a stream.
 func (a *agent) exec(s *guestwire.Stream) {
-	a.commands.Add(1)
+	if !a.beginCommand() {
+		s.Fail("not_running", "the guest is shutting down")
+		return
+	}
 	defer a.commands.Done()
 	request, err := guestwire.ParseExec(s.Body)
 	if err != nil {

@@ -80,6 +80,13 @@ func (s *Stream) Err() error {
 	return s.err
 }
 
+// Ended says whether the peer has sent all of a channel, read or not.
+func (s *Stream) Ended(channel uint8) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.in[channel].eof
+}
+
 // Reader reads one channel. It returns io.EOF after the peer's EOF or the
 // stream's result, and the stream's error after a loss.
 func (s *Stream) Reader(channel uint8) io.Reader { return channelReader{s, channel} }

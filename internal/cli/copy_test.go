@@ -3,8 +3,10 @@ package cli
 import (
 	"archive/tar"
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"banger"
@@ -91,13 +93,23 @@ func TestGuestsArchiveCannotLeaveTheDestination(t *testing.T) {
 		"over link":     {{Name: "d/l", Typeflag: tar.TypeSymlink, Linkname: "../../victim"}, {Name: "d/l", Typeflag: tar.TypeReg}},
 		"hard link out": {{Name: "d/l", Typeflag: tar.TypeLink, Linkname: "../victim"}},
 		"hard sibling":  {{Name: "d/l", Typeflag: tar.TypeLink, Linkname: "victim"}, {Name: "d/l", Typeflag: tar.TypeReg}},
+		"beside":        {{Name: "d/l", Typeflag: tar.TypeSymlink, Linkname: "../mine"}, {Name: "d/l/victim", Typeflag: tar.TypeReg}},
+		"new beside":    {{Name: "d/l", Typeflag: tar.TypeSymlink, Linkname: "../mine"}, {Name: "d/l/new", Typeflag: tar.TypeReg}},
+		"mode beside":   {{Name: "d/l", Typeflag: tar.TypeSymlink, Linkname: "../mine"}, {Name: "d/l", Typeflag: tar.TypeDir, Mode: 0o777}},
+		"deep beside":   {{Name: "d/l", Typeflag: tar.TypeSymlink, Linkname: ".."}, {Name: "d/l/mine", Typeflag: tar.TypeDir, Mode: 0o777}},
+		"hard beside":   {{Name: "d/l", Typeflag: tar.TypeSymlink, Linkname: "../mine"}, {Name: "d/h", Typeflag: tar.TypeLink, Linkname: "d/l/victim"}},
+		"old link":      {{Name: "d/old/victim", Typeflag: tar.TypeReg}},
+		"in place":      {{Name: "n", Typeflag: tar.TypeSymlink, Linkname: "mine"}, {Name: "n/victim", Typeflag: tar.TypeReg}},
+		"mode in place": {{Name: "n", Typeflag: tar.TypeSymlink, Linkname: "mine"}, {Name: "n", Typeflag: tar.TypeDir, Mode: 0o777}},
 		"device":        {{Name: "d/null", Typeflag: tar.TypeChar, Devmajor: 1, Devminor: 3}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			top := t.TempDir()
 			dest := filepath.Join(top, "dest")
-			victims := []string{filepath.Join(top, "victim"), filepath.Join(dest, "victim")}
-			if err := os.MkdirAll(filepath.Join(dest, "d"), 0o700); err != nil {
+			mine := filepath.Join(dest, "mine")
+			victims := []string{filepath.Join(top, "victim"), filepath.Join(dest, "victim"), filepath.Join(mine, "victim")}
+			if err := errors.Join(os.MkdirAll(filepath.Join(dest, "d"), 0o700), os.Mkdir(mine, 0o700),
+				os.Symlink("../mine", filepath.Join(dest, "d", "old"))); err != nil {
 				t.Fatal(err)
 			}
 			for _, v := range victims {
@@ -105,7 +117,11 @@ func TestGuestsArchiveCannotLeaveTheDestination(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			err := unpack(archive(t, headers...), placement{dest, "d"}, false)
+			asked := "d"
+			if strings.HasSuffix(name, "in place") {
+				asked = "n"
+			}
+			err := unpack(archive(t, headers...), placement{dest, asked}, false)
 			if err == nil && name != "over link" {
 				t.Error("it was accepted")
 			}
@@ -117,7 +133,29 @@ func TestGuestsArchiveCannotLeaveTheDestination(t *testing.T) {
 			if entries, _ := os.ReadDir(top); len(entries) != 2 {
 				t.Errorf("outside the destination: %v", entries)
 			}
+			entries, _ := os.ReadDir(mine)
+			if info, err := os.Stat(mine); err != nil || info.Mode().Perm() != 0o700 || len(entries) != 1 {
+				t.Errorf("beside what was copied: %v, %v, %v", info, entries, err)
+			}
 		})
+	}
+}
+
+func TestALinkOfTheUsersOwnIsCopiedThrough(t *testing.T) {
+	for name, headers := range map[string][]tar.Header{
+		"d": {{Name: "d", Typeflag: tar.TypeDir}, {Name: "d/f", Typeflag: tar.TypeReg}, {Name: "d/l", Typeflag: tar.TypeLink, Linkname: "d/f"}},
+		".": {{Name: ".", Typeflag: tar.TypeDir}, {Name: "d", Typeflag: tar.TypeDir}, {Name: "d/f", Typeflag: tar.TypeReg}},
+	} {
+		dest := t.TempDir()
+		if err := errors.Join(os.Mkdir(filepath.Join(dest, "real"), 0o700), os.Symlink("real", filepath.Join(dest, "d"))); err != nil {
+			t.Fatal(err)
+		}
+		if err := unpack(archive(t, headers...), placement{dest, name}, false); err != nil {
+			t.Error(err)
+		}
+		if got, err := os.ReadFile(filepath.Join(dest, "real", "f")); err != nil || string(got) != "evil" {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
 	}
 }
 

@@ -27,7 +27,7 @@ func (o *doctorOptions) repair(ctx context.Context, dirs paths.Dirs, rows []doct
 	for _, f := range plan {
 		a.say("to be done: %s", f.Does)
 	}
-	if ok, err := o.agreed(len(plan)); err != nil || !ok {
+	if ok, err := o.agreed(ctx, len(plan)); err != nil || !ok {
 		return rows, err
 	}
 	for _, f := range plan {
@@ -42,7 +42,7 @@ func (o *doctorOptions) repair(ctx context.Context, dirs paths.Dirs, rows []doct
 	return o.check(ctx, dirs), nil
 }
 
-func (o *doctorOptions) agreed(n int) (bool, error) {
+func (o *doctorOptions) agreed(ctx context.Context, n int) (bool, error) {
 	if o.force {
 		return true, nil
 	}
@@ -50,7 +50,7 @@ func (o *doctorOptions) agreed(n int) (bool, error) {
 		return false, badUsage("cannot ask whether to carry out %d repairs: there is no terminal", n).
 			Hint("banger doctor --fix -f carries them out without asking")
 	}
-	ok, err := o.app.ask(fmt.Sprintf("carry out these %d repairs?", n))
+	ok, err := o.app.ask(ctx, fmt.Sprintf("carry out these %d repairs?", n))
 	if err == nil && !ok {
 		o.app.say("nothing was repaired")
 	}

@@ -49,7 +49,7 @@ func (o *pruneOptions) run(ctx context.Context, c *client.Client) error {
 		o.app.say("there is nothing to prune")
 		return nil
 	}
-	if ok, err := o.agreed(len(targets)); err != nil || !ok {
+	if ok, err := o.agreed(ctx, len(targets)); err != nil || !ok {
 		return err
 	}
 	return o.app.eachTarget(ctx, targets, func(ctx context.Context, vm api.VM, _ *progress) error {
@@ -63,7 +63,7 @@ func prunable(vm api.VM) bool {
 	return !vm.Foreign && slices.Contains([]banger.State{banger.StateCreated, banger.StateStopped, banger.StateError}, vm.State)
 }
 
-func (o *pruneOptions) agreed(n int) (bool, error) {
+func (o *pruneOptions) agreed(ctx context.Context, n int) (bool, error) {
 	if o.force {
 		return true, nil
 	}
@@ -71,7 +71,7 @@ func (o *pruneOptions) agreed(n int) (bool, error) {
 		return false, badUsage("cannot ask whether to delete %d VMs: there is no terminal", n).
 			Hint("banger vm prune -f deletes them without asking")
 	}
-	ok, err := o.app.ask(fmt.Sprintf("delete %d VMs?", n))
+	ok, err := o.app.ask(ctx, fmt.Sprintf("delete %d VMs?", n))
 	if err == nil && !ok {
 		o.app.say("nothing was deleted")
 	}

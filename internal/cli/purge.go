@@ -18,7 +18,7 @@ type purgeOptions struct {
 	force bool
 }
 
-func (p *purgeOptions) agreed() (bool, error) {
+func (p *purgeOptions) agreed(ctx context.Context) (bool, error) {
 	if p.force {
 		return true, nil
 	}
@@ -26,7 +26,7 @@ func (p *purgeOptions) agreed() (bool, error) {
 		return false, badUsage("cannot ask whether to remove everything: there is no terminal").
 			Hint("banger system uninstall --purge -f removes it without asking")
 	}
-	ok, err := p.app.ask("remove all VMs with their disks, all images and kernels in " + p.dirs.State + "?")
+	ok, err := p.app.ask(ctx, "remove all VMs with their disks, all images and kernels in "+p.dirs.State+"?")
 	if err == nil && !ok {
 		p.app.say("nothing was removed")
 	}

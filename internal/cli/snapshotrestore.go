@@ -55,7 +55,7 @@ func (o *snapshotRestoreOptions) run(ctx context.Context, c *client.Client, ref,
 	}
 	force := o.force
 	if !force && vm.State.Live() {
-		if force, err = o.agreed(vm, s); err != nil || !force {
+		if force, err = o.agreed(ctx, vm, s); err != nil || !force {
 			return err
 		}
 	}
@@ -71,12 +71,12 @@ func (o *snapshotRestoreOptions) run(ctx context.Context, c *client.Client, ref,
 	return err
 }
 
-func (o *snapshotRestoreOptions) agreed(vm api.VM, s banger.Snapshot) (bool, error) {
+func (o *snapshotRestoreOptions) agreed(ctx context.Context, vm api.VM, s banger.Snapshot) (bool, error) {
 	if !o.app.asks() {
 		return false, badUsage("cannot ask whether to take %s back to %s while it is %s: there is no terminal", vm.Name, s.Name, vm.State).
 			Hint("banger vm snapshot restore -f %s %s does it without asking", vm.Name, s.Name)
 	}
-	ok, err := o.app.ask(fmt.Sprintf("take %s back to %s? It is %s, and what it is now will be lost.", vm.Name, s.Name, vm.State))
+	ok, err := o.app.ask(ctx, fmt.Sprintf("take %s back to %s? It is %s, and what it is now will be lost.", vm.Name, s.Name, vm.State))
 	if err == nil && !ok {
 		o.app.say("nothing was restored")
 	}

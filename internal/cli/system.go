@@ -172,7 +172,7 @@ so does what is not banger's.`,
 			return a.systemCommand(cmd, func(ctx context.Context, dirs paths.Dirs, m service.Manager) error {
 				p := &purgeOptions{app: a, dirs: dirs, force: force}
 				if purge {
-					if ok, err := p.agreed(); err != nil || !ok {
+					if ok, err := p.agreed(ctx); err != nil || !ok {
 						return err
 					}
 				}

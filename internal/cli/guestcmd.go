@@ -115,7 +115,7 @@ func (g *guestCommand) run(ctx context.Context) error {
 	if g.request.Stdin {
 		with.In = os.Stdin
 	}
-	exit, err := attach(ctx, stream, with)
+	exit, err := attachUntil(ctx, stream, with)
 	restore()
 	return g.outcome(ctx, exit, err)
 }

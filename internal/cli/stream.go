@@ -48,6 +48,24 @@ func attach(ctx context.Context, s *guestwire.Stream, with streams) (guestwire.E
 	return exit, err
 }
 
+// attachUntil is attach that waits no longer for a reader of ours once ctx has ended:
+// that may stand still for ever. Its outputs may then still be written to.
+func attachUntil(ctx context.Context, s *guestwire.Stream, with streams) (guestwire.Exit, error) {
+	ended := make(chan struct{})
+	var exit guestwire.Exit
+	var err error
+	go func() {
+		defer close(ended)
+		exit, err = attach(ctx, s, with)
+	}()
+	select {
+	case <-ended:
+		return exit, err
+	case <-ctx.Done():
+		return guestwire.Exit{}, context.Cause(ctx)
+	}
+}
+
 // passInput sends what there is and then the end of it. When it fails, the
 // stream has ended.
 func passInput(s *guestwire.Stream, in io.Reader) {

@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"context"
 	"errors"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -191,5 +193,39 @@ func TestOutputThatCannotBeWrittenIsAFailure(t *testing.T) {
 	_, err := attach(t.Context(), host, streams{Out: brokenPipe{syscall.ENOSPC}, Err: &strings.Builder{}})
 	if !errors.As(err, new(errOutput)) || !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// standing is an output whose reader stands still.
+type standing struct{ begun, end chan struct{} }
+
+func (s standing) Write(p []byte) (int, error) {
+	close(s.begun)
+	<-s.end
+	return len(p), nil
+}
+
+func TestWhoGivesUpWaitsForNoReader(t *testing.T) {
+	host, guest := execStream(t)
+	out := standing{make(chan struct{}), make(chan struct{})}
+	defer close(out.end)
+	if _, err := guest.Writer(guestwire.Stdout).Write([]byte("y\n")); err != nil {
+		t.Fatal(err)
+	}
+	ctx, giveUp := context.WithCancelCause(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		_, err := attachUntil(ctx, host, streams{Out: out, Err: io.Discard})
+		ended <- err
+	}()
+	<-out.begun
+	giveUp(errInterrupted)
+	select {
+	case err := <-ended:
+		if exitStatus(err) != exitInterrupted {
+			t.Errorf("got %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("it waits for its reader")
 	}
 }

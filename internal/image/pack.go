@@ -8,7 +8,9 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -43,6 +45,9 @@ func Export(ctx context.Context, dir, path string) error {
 		return err
 	}
 	r.Registered, r.Kernel, r.Seed = nil, "", r.Seed.managed()
+	if path, err = packTarget(path); err != nil {
+		return banger.Wrap(err, "cannot export the image %s", r.Name)
+	}
 	out, err := newUnnamed(path)
 	if err != nil {
 		return banger.Errorf(banger.BadRequest, "cannot export the image %s: %w", r.Name, err)
@@ -53,6 +58,26 @@ func Export(ctx context.Context, dir, path string) error {
 		err = out.publish()
 	}
 	return banger.Wrap(cancelled(ctx, fileError(err)), "cannot export the image %s", r.Name)
+}
+
+// packTarget is what a pack takes the place of: a plain file, that a link leads to
+// perhaps, or nothing yet. A device or a pipe would be one no more.
+func packTarget(path string) (string, error) {
+	if there, err := filepath.EvalSymlinks(path); err == nil {
+		path = there // a link stays one
+	}
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return path, nil
+	case err != nil:
+		return "", banger.Errorf(banger.BadRequest, "%w", err)
+	case info.IsDir():
+		return "", banger.Errorf(banger.BadRequest, "%s is a directory", path).Hint("name a file in it")
+	case !info.Mode().IsRegular():
+		return "", banger.Errorf(banger.BadRequest, "%s is no plain file", path).Hint("name one, or a file that is not there yet")
+	}
+	return path, nil
 }
 
 // manifestOf is what a pack of the image says.

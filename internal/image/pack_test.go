@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sys/unix"
 
 	"banger"
 	"banger/internal/ext4"
@@ -148,6 +149,31 @@ func TestAPackBecomesTheSameImage(t *testing.T) {
 	}
 	if left, _ := os.ReadDir(filepath.Dir(packed)); len(left) != 1 {
 		t.Errorf("left: %v", left)
+	}
+}
+
+func TestAPackTakesThePlaceOfPlainFilesOnly(t *testing.T) {
+	b, dir := newBuilder(t), t.TempDir()
+	img := mustRegister(t, b, rootfsOf(t, file("a", "1", 0o644)))
+	at := func(name string) string { return filepath.Join(dir, name) }
+	err := errors.Join(os.Mkdir(at("dir"), 0o700), unix.Mkfifo(at("pipe"), 0o600), os.Symlink("pipe", at("to-pipe")),
+		os.WriteFile(at("old"), nil, 0o600), os.Symlink("old", at("to-old")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"dir": "is a directory", "pipe": "no plain file", "to-pipe": "no plain file", "old": "", "to-old": "", "new": ""} {
+		before, _ := os.Lstat(at(name))
+		err := Export(t.Context(), img.ArtifactDir, at(name))
+		if (err == nil) != (want == "") || err != nil && (banger.CodeOf(err) != banger.BadRequest || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %v", name, err)
+		}
+		after, err := os.Lstat(at(name))
+		if err != nil || before != nil && after.Mode().Type() != before.Mode().Type() {
+			t.Errorf("%s became %v, %v", name, after, err)
+		}
+	}
+	if name, err := PackName(at("old")); err != nil || name != "mine" {
+		t.Errorf("%s %v", name, err)
 	}
 }
 

@@ -177,6 +177,33 @@ func TestAPackTakesThePlaceOfPlainFilesOnly(t *testing.T) {
 	}
 }
 
+func TestAPipeIsRefusedInsteadOfWaitedFor(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b := newBuilder(t)
+	for name, take := range map[string]func() error{
+		"register": func() error {
+			_, err := b.Register(t.Context(), Registration{Name: "mine", Rootfs: pipe}, quiet)
+			return err
+		},
+		"import": func() error { _, err := b.Import(t.Context(), pipe, "mine", quiet); return err },
+		"name":   func() error { _, err := PackName(pipe); return err },
+	} {
+		refused := make(chan error, 1)
+		go func() { refused <- take() }()
+		select {
+		case err := <-refused:
+			if banger.CodeOf(err) != banger.BadRequest {
+				t.Errorf("%s: %v", name, err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Errorf("%s waits for the pipe", name)
+		}
+	}
+}
+
 func TestADamagedImageIsNotExported(t *testing.T) {
 	b, path := newBuilder(t), rootfsOf(t, file("a", strings.Repeat("1", 10000), 0o644))
 	img := mustRegister(t, b, path)

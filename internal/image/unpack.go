@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 
 	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sys/unix"
 
 	"banger"
 	"banger/internal/artifact"
@@ -29,7 +30,7 @@ const (
 // Import makes an image of a pack, which may come from anybody. name is the
 // pack's own where it is empty.
 func (b Builder) Import(ctx context.Context, path, name string, progress func(string)) (banger.Image, error) {
-	f, err := os.Open(path)
+	f, err := openPlain(path)
 	if err != nil {
 		return banger.Image{}, banger.Errorf(banger.BadRequest, "cannot import the pack %s: %w", path, err)
 	}
@@ -40,7 +41,7 @@ func (b Builder) Import(ctx context.Context, path, name string, progress func(st
 
 // PackName gives the name of the image in a pack.
 func PackName(path string) (string, error) {
-	f, err := os.Open(path)
+	f, err := openPlain(path)
 	if err != nil {
 		return "", banger.Errorf(banger.BadRequest, "cannot import the pack %s: %w", path, err)
 	}
@@ -48,6 +49,23 @@ func PackName(path string) (string, error) {
 	_, m, done, err := openPack(context.Background(), f)
 	defer done()
 	return m.Name, banger.Wrap(err, "cannot import the pack %s", path)
+}
+
+// openPlain opens a file that ends. To open a pipe would wait for who writes into it.
+func openPlain(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = errors.New("it is no plain file")
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 func (b Builder) importFrom(ctx context.Context, f io.Reader, name string, progress func(string)) (banger.Image, error) {

@@ -60,17 +60,17 @@ func (c Cache) fetch(ctx context.Context, from source, d v1.Hash, size int64) (s
 		return c.path(d), err
 	}
 	defer p.close()
+	var furthest int64 // what a registry that begins anew each time has to pass
 	for try := 1; ; try++ {
-		before := p.have
 		err := p.goOn(ctx, from, d, size)
 		if err == nil {
 			return c.path(d), p.complete(d, size)
 		}
-		if ctx.Err() != nil || !resumable(err) || try >= attempts && p.have == before {
-			return "", err
+		if p.have > furthest {
+			furthest, try = p.have, 0
 		}
-		if p.have > before {
-			try = 0
+		if ctx.Err() != nil || !resumable(err) || try >= attempts {
+			return "", err
 		}
 	}
 }

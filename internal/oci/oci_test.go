@@ -269,6 +269,33 @@ func TestATransferThatBreaksOffIsGoneOnWith(t *testing.T) {
 	}
 }
 
+func TestATransferThatGetsNoFurtherIsGivenUp(t *testing.T) {
+	s := open1(t)
+	layer := noise(t, 900_000)
+	s.push(t, "one", layer)
+	digest, _ := layer.Digest()
+	asked := 0
+	s.on(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		if r.Method == http.MethodGet && strings.Contains(r.URL.Path, digest.String()) {
+			if asked++; asked > 20 {
+				w.WriteHeader(http.StatusNotFound)
+				return
+			}
+			r.Header.Del("Range") // from the beginning each time, and now further than before, now less far
+			left := 200_000 + asked%2*100_000
+			if asked == 1 {
+				left = 600_000
+			}
+			w = &cutting{ResponseWriter: w, left: left}
+		}
+		next.ServeHTTP(w, r)
+	})
+	_, err := s.get(t, "one", newCache(t))
+	if banger.CodeOf(err) != banger.Unavailable || asked != 1+attempts {
+		t.Errorf("asked %d times: %v", asked, err)
+	}
+}
+
 // noise is a layer that nothing makes smaller.
 func noise(t testing.TB, size int) v1.Layer {
 	t.Helper()

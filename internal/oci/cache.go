@@ -140,8 +140,8 @@ func (p *part) goOn(ctx context.Context, from source, d v1.Hash, size int64) err
 	if p.have == size {
 		return nil
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	resp, err := from.blob(ctx, d.String(), p.have, size)
 	if err != nil {
 		return err
@@ -160,7 +160,9 @@ func (p *part) goOn(ctx context.Context, from source, d v1.Hash, size int64) err
 	default:
 		return banger.Errorf(banger.Unavailable, "the registry answers %s for the blob %s", resp.Status, d)
 	}
-	return p.receive(resp.Body, cancel, d, size)
+	quiet := newWatchdog(silence, func() { cancel(fmt.Errorf("the registry sent nothing for %s", silence)) })
+	defer quiet.stop()
+	return p.receive(ctx, quiet.reader(resp.Body), d, size)
 }
 
 // begins says whether a part of a blob begins where it was asked to.
@@ -170,17 +172,15 @@ func begins(resp *http.Response, at int64) bool {
 	return err == nil && first == at
 }
 
-func (p *part) receive(body io.Reader, cancel func(), d v1.Hash, size int64) error {
-	quiet := newWatchdog(silence, cancel)
-	defer quiet.stop()
+func (p *part) receive(ctx context.Context, body io.Reader, d v1.Hash, size int64) error {
 	to := io.MultiWriter(p.f, p.sum)
-	n, err := io.CopyBuffer(to, quiet.reader(io.LimitReader(body, size+1-p.have)), make([]byte, 256<<10))
+	n, err := io.CopyBuffer(to, io.LimitReader(body, size+1-p.have), make([]byte, 256<<10))
 	p.have += n
 	switch {
 	case errors.Is(err, unix.ENOSPC):
 		return banger.Errorf(banger.NoSpace, "there is no space left for the blob %s: %w", d, err)
 	case err != nil:
-		return &broken{err}
+		return &broken{cmp.Or(context.Cause(ctx), err)}
 	case p.have > size:
 		return errors.Join(banger.Errorf(banger.BadRequest, "the blob %s has more than the %d bytes it was said to have", d, size), p.restart())
 	case p.have < size:

@@ -90,7 +90,8 @@ func (t *moduleTree) depLine(m module) (string, error) {
 	}
 	var line strings.Builder
 	line.WriteString(m.path + ":")
-	for _, dep := range slices.Backward(chain[:len(chain)-1]) {
+	// One that is built in too needs no loading, and has no chain.
+	for _, dep := range slices.Backward(chain[:max(len(chain), 1)-1]) {
 		line.WriteString(" " + dep.path)
 	}
 	return line.String(), nil

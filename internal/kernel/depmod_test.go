@@ -76,6 +76,16 @@ func TestKernelWithoutAWayToTheAgentIsRefused(t *testing.T) {
 	}
 }
 
+func TestAModuleThatIsBuiltInTooNeedsNothing(t *testing.T) {
+	tree := newModuleTree([]module{
+		{path: "a.ko", name: "a", depends: []string{"b"}}, {path: "b.ko", name: "b"},
+	}, "", "kernel/a.ko\n")
+	files, err := tree.indexFiles(t.Context())
+	if want := "a.ko:\nb.ko:\n"; err != nil || string(files["modules.dep"]) != want {
+		t.Errorf("%q, %v", files["modules.dep"], err)
+	}
+}
+
 func TestIndexFilesSayWhatIsWhere(t *testing.T) {
 	files, err := testTree(t).indexFiles(t.Context())
 	if err != nil {

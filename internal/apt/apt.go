@@ -22,9 +22,10 @@ import (
 // Client runs the host's apt with state of its own in a private directory.
 // It reads the host's package lists until Update fetches fresh ones.
 type Client struct {
-	dir  string
-	conf string
-	env  []string
+	dir     string
+	conf    string
+	env     []string
+	release string // the file that says what system the host is
 
 	incomplete error // why Update could not fetch all lists
 }
@@ -46,7 +47,7 @@ func Open(dir string, env []string) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{dir: dir, conf: filepath.Join(dir, "apt.conf"), env: env}
+	c := &Client{dir: dir, conf: filepath.Join(dir, "apt.conf"), env: env, release: "/etc/os-release"}
 	for _, sub := range []string{"cache/archives/partial", "state/lists/partial"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
 			return nil, err

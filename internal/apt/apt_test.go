@@ -2,12 +2,15 @@ package apt
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"banger"
 )
@@ -166,6 +169,40 @@ func TestSourcesThatCannotBeReachedAreNotTakenForEmptyOnes(t *testing.T) {
 	}
 	if _, err := c.DebianSources(context.Background(), "bookworm"); banger.CodeOf(err) != banger.Unavailable {
 		t.Errorf("as if it had none: %v", err)
+	}
+}
+
+// otherSource makes an archive of another system on this machine.
+func otherSource(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	release := fmt.Sprintf("Origin: Other\nCodename: other\nDate: %s\nSHA256:\n %x 0 Packages\n", time.Now().UTC().Format(time.RFC1123), sha256.Sum256(nil))
+	err := errors.Join(
+		os.WriteFile(filepath.Join(dir, "Release"), []byte(release), 0o644),
+		os.WriteFile(filepath.Join(dir, "Packages"), nil, 0o644))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestASourceOutOfReachMakesNoBookwormOfAnotherSystem(t *testing.T) {
+	for system, want := range map[string]banger.Code{
+		"ID=ubuntu\nVERSION_CODENAME=noble\n":        "",
+		"ID=debian\nVERSION_CODENAME=\"bookworm\"\n": banger.Unavailable,
+	} {
+		c := openHost(t)
+		c.release = filepath.Join(t.TempDir(), "os-release")
+		if err := os.WriteFile(c.release, []byte(system), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		onlySource(t, "file:"+otherSource(t)+" ./\ndeb [trusted=yes] http://127.0.0.1:1/", `Acquire::http::Proxy "DIRECT";`)
+		if sources, err := c.DebianSources(context.Background(), "bookworm"); sources != "" || banger.CodeOf(err) != want {
+			t.Errorf("%q: %q, %v", system, sources, err)
+		}
+		if c.incomplete == nil {
+			t.Error("all was in reach")
+		}
 	}
 }
 

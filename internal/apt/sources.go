@@ -21,7 +21,8 @@ type source struct {
 // DebianSources gives the host's sources of one Debian release, its updates
 // and its security updates, in the deb822 form. What comes from elsewhere is
 // left out: it is Debian's if its signed Release file says so, so mirrors
-// count. It is empty for a host that has none.
+// count. It is empty for a host that has none. Where they may only be out of
+// reach, that is banger.Unavailable.
 func (c *Client) DebianSources(ctx context.Context, codename string) (string, error) {
 	sources, err := c.debianSources(ctx, codename)
 	if err == nil && len(sources) == 0 {
@@ -30,7 +31,7 @@ func (c *Client) DebianSources(ctx context.Context, codename string) (string, er
 			sources, err = c.debianSources(ctx, codename)
 		}
 	}
-	if err == nil && len(sources) == 0 && c.incomplete != nil {
+	if err == nil && len(sources) == 0 && c.incomplete != nil && (c.runs(codename) || c.reachedNone()) {
 		err = banger.Errorf(banger.Unavailable, "the host's package sources cannot be reached: %w", c.incomplete).Hint("sudo apt-get update")
 	}
 	if err != nil {
@@ -41,6 +42,23 @@ func (c *Client) DebianSources(ctx context.Context, codename string) (string, er
 		b.WriteString(s.deb822())
 	}
 	return b.String(), nil
+}
+
+// runs says whether the host is that release of Debian, and so has sources of it.
+func (c *Client) runs(codename string) bool {
+	release, _ := os.ReadFile(c.release)
+	for line := range strings.Lines(string(release)) {
+		if key, value, _ := strings.Cut(strings.TrimSpace(line), "="); key == "VERSION_CODENAME" {
+			return strings.Trim(value, `"'`) == codename
+		}
+	}
+	return false
+}
+
+// reachedNone says whether Update fetched nothing at all.
+func (c *Client) reachedNone() bool {
+	fetched, _ := filepath.Glob(filepath.Join(c.dir, "state/lists/*Release"))
+	return len(fetched) == 0
 }
 
 func (c *Client) debianSources(ctx context.Context, codename string) ([]*source, error) {

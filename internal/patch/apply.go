@@ -113,6 +113,9 @@ func (a *applying) tryAll(journals string, todo []Change, git Git) error {
 	if err == nil {
 		err = a.commit()
 	}
+	if err == nil {
+		err = a.settle()
+	}
 	if err != nil {
 		if undoErr := a.undo(); undoErr != nil {
 			return HalfDone{errors.Join(err, undoErr)}
@@ -303,15 +306,41 @@ func (a *applying) link(from, to string) error {
 	return err
 }
 
-// end removes what was only needed on the way, the journal last.
+// settle makes what was done, or undone, stand for good: once the journal has no
+// changes, whoever finds it has nothing to undo.
+func (a *applying) settle() error {
+	if err := unix.Syncfs(int(a.root.Fd())); err != nil {
+		return err
+	}
+	a.takeStep()
+	decided := *a.journal
+	decided.changes = nil
+	if err := decided.write(filepath.Dir(a.journal.file)); err != nil {
+		return banger.Errorf(banger.Internal, "cannot write the journal: %w", err)
+	}
+	a.journal = &decided
+	a.takeStep()
+	return nil
+}
+
+// end removes what was only needed on the way, the journal last. What was put
+// aside goes only once nothing is to be undone any more.
 func (a *applying) end() error {
+	if len(a.journal.changes) > 0 {
+		if err := a.settle(); err != nil {
+			return err
+		}
+	}
 	root, err := os.OpenRoot(a.path)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
-	if err := root.RemoveAll(a.journal.staging); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	for _, name := range []string{a.old(""), a.journal.staging} {
+		if err := root.RemoveAll(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		a.takeStep()
 	}
 	return os.Remove(a.journal.file)
 }

@@ -20,7 +20,7 @@ type journal struct {
 	file    string // where it is written
 	root    string
 	staging string   // name of the directory at the top of the tree
-	changes []Change // none before all that is new is on the disk
+	changes []Change // none before all that is new is on the disk, nor once all is done
 }
 
 // journalEnd is after the last change: a journal without it is not whole, and
@@ -106,7 +106,11 @@ func (j *journal) recover(warn func(string)) error {
 	if err := a.undo(); err != nil {
 		return err
 	}
-	warn("an apply to " + j.root + " that was interrupted has been undone")
+	if len(now.changes) > 0 {
+		warn("an apply to " + j.root + " that was interrupted has been undone")
+	} else {
+		warn("what an apply to " + j.root + " that was interrupted had left over has been removed")
+	}
 	return a.end()
 }
 

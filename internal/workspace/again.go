@@ -57,6 +57,9 @@ func (d *delivery) refuse(all []*renewal) error {
 		if r.moved() && r.anything() {
 			why = append(why, fmt.Sprintf("the guest is at %s, not at %s as brought in", short(r.guest.head), short(r.guest.given)))
 		}
+		if r.ahead && r.guest.tip != r.guest.head && r.anything() {
+			why = append(why, fmt.Sprintf("the guest's branch %s is at %s, not at %s as brought in", r.branch, short(r.guest.tip), short(r.guest.given)))
+		}
 	}
 	if len(why) == 0 || d.to.Force {
 		return nil
@@ -89,12 +92,14 @@ type renewal struct {
 	removed   []string         // are not there any more
 	conflicts []string
 	lost      []string // the paths of a commit that the host has no more
+	ahead     bool     // the branch that is to be written has commits of the guest's own
 }
 
 // guestState is what the guest says of its clone.
 type guestState struct {
 	ref   string            // what HEAD names, "" for a detached one
 	head  string            // the commit, "" for none
+	tip   string            // the commit of the branch that HEAD is to name, "" for none
 	given string            // the commit it was given, "" for none
 	base  string            // the same, where the host has it too
 	dirty map[string]change // what the tree as brought in differs in from base
@@ -105,22 +110,43 @@ type change struct{ from, to entry }
 
 const noMode = "000000"
 
-// probeScript asks for a clone's state with as few processes as can be.
-const probeScript = `read -r head <"$GIT_DIR/HEAD" || exit; printf '%s\0' "$head"
+// probeScript asks for a clone's state, and for a branch of it, with as few
+// processes as can be.
+const probeScript = `read -r ref <"$GIT_DIR/HEAD" || exit
 head=$(git rev-parse -q --verify HEAD) || head=
-printf '%s\0' "$head"
+tip=$head
+[ "$ref" = "ref: $1" ] || tip=$(git rev-parse -q --verify "$1") || tip=
+printf '%s\0' "$ref" "$head" "$tip"
 git diff-tree -r -z --root --always --format=%P --no-renames refs/banger/base`
 
 func (r *renewal) compare(ctx context.Context) error {
-	if err := r.probe(ctx); err != nil || len(r.changed)+len(r.removed) == 0 {
+	err := r.probe(ctx)
+	if err == nil {
+		r.ahead, err = r.goneOn(ctx)
+	}
+	if err != nil || len(r.changed)+len(r.removed) == 0 {
 		return err
 	}
 	return r.findConflicts(ctx)
 }
 
+// goneOn says whether the branch that is to be written, be the guest on it or not,
+// is at a commit that was not given to it and that nothing here leads to.
+func (r *renewal) goneOn(ctx context.Context) (bool, error) {
+	tip := r.guest.tip
+	if tip == "" || tip == r.guest.given || r.head == "" || tip == r.head {
+		return false, nil
+	}
+	out, err := r.repo.git.line(ctx, "rev-list", "--max-count=1", tip, "--not", r.head, "--all", "--reflog")
+	if failed(err) != 0 {
+		return true, nil // there is no such commit here
+	}
+	return out != "", err
+}
+
 // probe asks what the guest has and finds out what differs here.
 func (r *renewal) probe(ctx context.Context) error {
-	out, err := r.inClone(ctx, "", "sh", "-c", probeScript)
+	out, err := r.inClone(ctx, "", "sh", "-c", probeScript, "banger-probe", r.refName())
 	if err != nil {
 		return err
 	}
@@ -170,15 +196,15 @@ func (r *renewal) inIndex(ctx context.Context, index, stdin string, argv ...stri
 
 func parseState(items []string) (s guestState) {
 	s.dirty = map[string]change{}
-	if len(items) < 2 {
+	if len(items) < 3 {
 		return s
 	}
 	s.ref, _ = strings.CutPrefix(items[0], "ref: ")
 	if s.ref == items[0] {
 		s.ref = ""
 	}
-	s.head = items[1]
-	rest := items[2:]
+	s.head, s.tip = items[1], items[2]
+	rest := items[3:]
 	if len(rest) > 0 {
 		s.given, _, _ = strings.Cut(strings.TrimSpace(rest[0]), " ")
 		s.base = s.given
@@ -193,7 +219,7 @@ func parseState(items []string) (s guestState) {
 // check refuses names of commits that are none. The host's git is given them, and
 // would take some words for its own options. like is a name of the host's.
 func (s guestState) check(like string) error {
-	for _, id := range []string{s.head, s.given} {
+	for _, id := range []string{s.head, s.tip, s.given} {
 		if id != "" && !isID(id, like) {
 			return banger.Errorf(banger.Conflict, "it calls a commit %.80q", id)
 		}
@@ -274,3 +300,12 @@ func (r *renewal) diff() {
 
 // moved says whether the guest has gone on from the commit it was given.
 func (r *renewal) moved() bool { return r.guest.head != r.guest.given }
+
+// stays says whether the guest's HEAD is its own: here the same branch is at the
+// same commit as before, whatever branch the guest has made of it. For a
+// submodule nobody noted the branch.
+func (r *renewal) stays() bool {
+	was := r.to.Record
+	known := r.files == "" && was.GuestPath == r.to.Path && was.SourcePath == r.cargo.plan.Root
+	return known && was.Branch == r.branch && r.head == r.guest.given && !r.moved() && !r.ahead
+}

@@ -176,6 +176,104 @@ func TestForcedPrepareKeepsTheGuestsCommitsByName(t *testing.T) {
 	}
 }
 
+// aside leaves commits on the guest's branch, and goes on somewhere else.
+func aside(r *rig, checkout ...string) (mine string) {
+	r.Helper()
+	r.guest("commit", "-q", "--allow-empty", "-m", "mine")
+	mine = r.guest("rev-parse", "HEAD")
+	r.guest(append([]string{"checkout", "-q"}, checkout...)...)
+	return mine
+}
+
+func TestCommitsOnABranchThatTheGuestHasLeftAreNotDropped(t *testing.T) {
+	for name, checkout := range map[string][]string{
+		"another branch": {"-b", "work", "HEAD~1"}, "no branch": {"--detach", "HEAD~1"}, "another branch with commits": {"-b", "work"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := furnished(t)
+			r.mustDeliver(Options{})
+			mine := aside(r, checkout...)
+			if name == "another branch with commits" {
+				r.guest("commit", "-q", "--allow-empty", "-m", "more")
+			}
+			head, at := r.guest("rev-parse", "HEAD"), r.guest("branch", "--show-current")
+			same := func() {
+				t.Helper()
+				if r.guest("rev-parse", "main") != mine || r.guest("rev-parse", "HEAD") != head || r.guest("branch", "--show-current") != at {
+					t.Errorf("the guest is on %s, its branches are\n%s", r.guest("branch", "--show-current"), r.guest("branch", "-v"))
+				}
+			}
+			if done := r.mustDeliver(Options{}); !done.Nothing {
+				t.Error("something was brought in where nothing changed")
+			}
+			same()
+			r.write("README", "host\n")
+			if _, err := r.deliver(Options{}); banger.CodeOf(err) != banger.Conflict || !strings.Contains(err.Error(), "the guest's branch main is at "+mine[:12]) {
+				t.Errorf("%v; want a conflict about the branch", err)
+			}
+			same()
+			r.mustDeliver(Options{}, forced)
+			r.sameFiles()
+			kept := r.guest("for-each-ref", "--format=%(objectname)", "refs/banger/before*")
+			if !strings.Contains(kept, mine) || name == "another branch with commits" && !strings.Contains(kept, head) {
+				t.Errorf("kept are\n%s, the guest's were %s and %s", kept, mine, head)
+			}
+			if r.guest("rev-parse", "main") != r.host("rev-parse", "main") || r.guest("branch", "--show-current") != "main\n" {
+				t.Errorf("the guest is on %s", r.guest("branch", "-v"))
+			}
+		})
+	}
+}
+
+func TestTheGuestStaysOnABranchOfItsOwnUntilTheHostGoesOn(t *testing.T) {
+	r := furnished(t)
+	r.mustDeliver(Options{})
+	r.guest("checkout", "-q", "-b", "work")
+	on := func(want string) {
+		t.Helper()
+		if got := r.guest("branch", "--show-current"); got != want+"\n" {
+			t.Errorf("the guest is on %s, want %s", got, want)
+		}
+	}
+	r.mustDeliver(Options{})
+	on("work")
+	r.write("README", "host\n")
+	r.mustDeliver(Options{})
+	r.sameFiles()
+	on("work")
+	r.host("switch", "-q", "-c", "other")
+	r.mustDeliver(Options{})
+	on("other")
+	r.guest("checkout", "-q", "work")
+	r.commit("three")
+	r.mustDeliver(Options{})
+	r.sameFiles()
+	on("other")
+}
+
+// A branch that came with the whole history is behind without the guest's doing.
+func TestABranchThatOnlyTheHostMovedIsNoConflict(t *testing.T) {
+	for name, move := range map[string][]string{
+		"on": {"commit", "-q", "--allow-empty", "-m", "three"}, "aside": {"commit", "-q", "--allow-empty", "--amend", "-m", "amended"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := furnished(t)
+			r.host("switch", "-q", "-c", "other")
+			r.write("other", "other\n")
+			r.commit("other")
+			r.host("switch", "-q", "main")
+			r.mustDeliver(Options{Mode: Full})
+			r.host("switch", "-q", "other")
+			r.host(move...)
+			r.mustDeliver(Options{Mode: Full})
+			r.sameFiles()
+			if got, want := r.guest("rev-parse", "other"), r.host("rev-parse", "other"); got != want {
+				t.Errorf("the branch is at %s, want %s", got, want)
+			}
+		})
+	}
+}
+
 // broken is a guest whose stream breaks off after some bytes.
 type broken struct {
 	standIn

@@ -16,7 +16,7 @@ func (r *renewal) next(name string) string { return inside(path.Join(r.gitDir, o
 // begun again.
 func (r *renewal) apply(ctx context.Context) error {
 	headMoved := r.head != r.guest.given || r.moved()
-	if !r.anything() && (r.guest.ref == r.refName() || r.moved()) {
+	if !r.anything() && (r.guest.ref == r.refName() || r.moved() || r.ahead || r.stays()) {
 		return nil
 	}
 	r.done.Nothing = false
@@ -222,10 +222,15 @@ func (r *renewal) refName() string {
 // newRefs is what git update-ref is to do.
 func (r *renewal) newRefs() string {
 	lines := "update " + baseRef + " " + r.base + "\n"
+	kept := oldRef
 	if r.moved() && r.guest.head != "" {
-		lines += "update " + oldRef + " " + r.guest.head + "\n"
+		lines += "update " + kept + " " + r.guest.head + "\n"
+		kept = oldBranchRef
 	}
-	if r.refName() != "" && r.head != "" {
+	if r.ahead && !(r.moved() && r.guest.tip == r.guest.head) {
+		lines += "update " + kept + " " + r.guest.tip + "\n"
+	}
+	if r.refName() != "" && r.head != "" && !r.stays() {
 		lines += "update " + r.refName() + " " + r.head + "\n"
 	}
 	return lines
@@ -234,6 +239,7 @@ func (r *renewal) newRefs() string {
 // newHead is the content of HEAD, "" to leave it.
 func (r *renewal) newHead() string {
 	switch {
+	case r.stays():
 	case r.refName() != "" && r.guest.ref != r.refName():
 		return "ref: " + r.refName() + "\n"
 	case r.refName() == "" && (r.guest.ref != "" || r.guest.head != r.head):

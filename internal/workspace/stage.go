@@ -17,8 +17,12 @@ import (
 
 // Names of ours in the git directory of a guest's clone.
 const (
-	baseRef  = "refs/banger/base"
-	oldRef   = "refs/banger/before" // what a forced prepare took the branch from
+	baseRef = "refs/banger/base"
+	oldRef  = "refs/banger/before" // what a forced prepare took the branch from
+
+	// Likewise of the branch, where the guest had commits on another one as well.
+	oldBranchRef = "refs/banger/before-branch"
+
 	ownDir   = "banger"
 	baseName = ownDir + "/index"
 

@@ -100,6 +100,7 @@ type guestState struct {
 	ref   string            // what HEAD names, "" for a detached one
 	head  string            // the commit, "" for none
 	tip   string            // the commit of the branch that HEAD is to name, "" for none
+	cut   bool              // a renewal ended amid its files
 	given string            // the commit it was given, "" for none
 	base  string            // the same, where the host has it too
 	dirty map[string]change // what the tree as brought in differs in from base
@@ -114,9 +115,10 @@ const noMode = "000000"
 // processes as can be.
 const probeScript = `read -r ref <"$GIT_DIR/HEAD" || exit
 head=$(git rev-parse -q --verify HEAD) || head=
-tip=$head
+tip=$head cut=
 [ "$ref" = "ref: $1" ] || tip=$(git rev-parse -q --verify "$1") || tip=
-printf '%s\0' "$ref" "$head" "$tip"
+[ ! -e "$GIT_DIR/banger/next/begun" ] || cut=yes
+printf '%s\0' "$ref" "$head" "$tip" "$cut"
 git diff-tree -r -z --root --always --format=%P --no-renames refs/banger/base`
 
 func (r *renewal) compare(ctx context.Context) error {
@@ -196,15 +198,15 @@ func (r *renewal) inIndex(ctx context.Context, index, stdin string, argv ...stri
 
 func parseState(items []string) (s guestState) {
 	s.dirty = map[string]change{}
-	if len(items) < 3 {
+	if len(items) < 4 {
 		return s
 	}
 	s.ref, _ = strings.CutPrefix(items[0], "ref: ")
 	if s.ref == items[0] {
 		s.ref = ""
 	}
-	s.head, s.tip = items[1], items[2]
-	rest := items[3:]
+	s.head, s.tip, s.cut = items[1], items[2], items[3] != ""
+	rest := items[4:]
 	if len(rest) > 0 {
 		s.given, _, _ = strings.Cut(strings.TrimSpace(rest[0]), " ")
 		s.base = s.given

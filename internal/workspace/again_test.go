@@ -116,10 +116,16 @@ func TestConflictsWriteNothing(t *testing.T) {
 		"a file where a dir comes":  {func(r *rig) { r.inGuest("new", "guest\n") }, func(r *rig) { r.write("new/file", "host\n"); r.host("add", "new") }, "new"},
 		"a dir where a file comes":  {func(r *rig) { r.inGuest("new/file", "guest\n") }, func(r *rig) { r.write("new", "host\n"); r.host("add", "new") }, "new"},
 		"commits in the guest":      {func(r *rig) { r.guest("commit", "-q", "--allow-empty", "-m", "mine") }, func(r *rig) { r.write("README", "host\n") }, "the guest is at"},
+		"cut off there":             {func(r *rig) { r.inGuest("lines", "one\n") }, func(r *rig) { r.write("lines", "one\nTWO\nthree\nfour\n") }, "lines"},
+		"emptied there":             {func(r *rig) { r.inGuest("lines", "") }, func(r *rig) { r.write("lines", "one\nTWO\nthree\nfour\n") }, "lines"},
+		"another mode there":        {func(r *rig) { r.inGuest("lines", "same\n"); r.there("chmod +x lines") }, func(r *rig) { r.write("lines", "same\n") }, "lines"},
+		"another mode here":         {func(r *rig) { r.inGuest("lines", "same\n") }, func(r *rig) { r.write("lines", "same\n"); r.chmod("lines", 0o755) }, "lines"},
 		"an odd name on both sides": {func(r *rig) { r.inGuest("odd\nname", "g\n") }, func(r *rig) { r.write("odd\nname", "host\n"); r.host("add", "-A") }, `odd\nname`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := furnished(t)
+			r.write("lines", "one\ntwo\nthree\n")
+			r.host("add", "lines")
 			r.mustDeliver(Options{})
 			c.guest(r)
 			c.host(r)

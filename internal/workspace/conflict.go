@@ -30,13 +30,13 @@ func (r *renewal) findConflicts(ctx context.Context) error {
 		return err
 	}
 	theirs := parseTagged(split([]byte(out)))
-	var unclear []string
+	var unclear []entry
 	for _, p := range sortedKeys(theirs) {
 		gone := theirs[p] == "R"
 		switch at, known := mine[p]; {
 		case known && gone && at.mode == noMode: // on both sides
 		case known && !gone && at.mode != noMode && !strings.Contains(p, "\n"):
-			unclear = append(unclear, p)
+			unclear = append(unclear, at)
 		case known || r.inTheWay(p, mine):
 			r.conflicts = append(r.conflicts, p)
 		}
@@ -91,59 +91,100 @@ func (r *renewal) inTheWay(p string, mine map[string]entry) bool {
 	return false
 }
 
-// ruleOut takes paths for conflicts that do not hold what the host has there, or
-// the beginning of it, as a prepare leaves it that was cut short.
-func (r *renewal) ruleOut(ctx context.Context, paths []string) error {
-	if len(paths) == 0 {
+// ruleOut takes for conflicts what is not in the guest as the host has it.
+func (r *renewal) ruleOut(ctx context.Context, entries []entry) error {
+	if len(entries) == 0 {
 		return nil
 	}
-	kinds, err := r.inClone(ctx, joined(paths), "xargs", "-0", "stat", "-c", "%s %F", "--")
+	files, err := r.look(ctx, entries)
+	if err == nil {
+		err = r.name(ctx, files)
+	}
 	if err != nil {
 		return err
 	}
-	var files []string
-	sizes := map[string]int64{}
-	for i, line := range strings.Split(strings.TrimSuffix(kinds, "\n"), "\n") {
-		size, kind, _ := strings.Cut(line, " ")
-		if i < len(paths) && strings.HasPrefix(kind, "regular") {
-			files = append(files, paths[i])
-			sizes[paths[i]], _ = strconv.ParseInt(size, 10, 64)
-		}
+	there := map[string]guestFile{}
+	for _, f := range files {
+		there[f.path] = f
 	}
-	ids := map[string]string{}
-	if len(files) > 0 {
-		out, err := r.inClone(ctx, strings.Join(files, "\n")+"\n", "git", "hash-object", "--no-filters", "--stdin-paths")
-		if err != nil {
-			return err
-		}
-		for i, id := range strings.Fields(out) {
-			if i < len(files) {
-				ids[files[i]] = id
-			}
-		}
-	}
-	for _, p := range paths {
-		same := r.sameLink(ctx, p)
-		if ids[p] != "" {
-			same = ids[p] == r.beginning(ctx, p, sizes[p])
+	for _, e := range entries {
+		same := r.sameLink(ctx, e.path)
+		if f, ok := there[e.path]; ok {
+			same = r.sameFile(ctx, e, f)
 		}
 		if !same {
-			r.conflicts = append(r.conflicts, p)
+			r.conflicts = append(r.conflicts, e.path)
 		}
 	}
 	slices.Sort(r.conflicts)
 	return nil
 }
 
+// guestFile is a file as the guest has it.
+type guestFile struct {
+	path       string
+	size       int64
+	executable bool
+	id         string
+}
+
+// look finds the files among what the guest has at some paths.
+func (r *renewal) look(ctx context.Context, entries []entry) (files []guestFile, err error) {
+	var paths []string
+	for _, e := range entries {
+		paths = append(paths, e.path)
+	}
+	kinds, err := r.inClone(ctx, joined(paths), "xargs", "-0", "stat", "-c", "%s %a %F", "--")
+	for i, line := range strings.Split(strings.TrimSuffix(kinds, "\n"), "\n") {
+		f := strings.SplitN(line, " ", 3)
+		if i >= len(paths) || len(f) < 3 || !strings.HasPrefix(f[2], "regular") {
+			continue
+		}
+		size, _ := strconv.ParseInt(f[0], 10, 64)
+		mode, _ := strconv.ParseUint(f[1], 8, 32)
+		files = append(files, guestFile{path: paths[i], size: size, executable: mode&0o100 != 0})
+	}
+	return files, err
+}
+
+// name asks for git's names of files.
+func (r *renewal) name(ctx context.Context, files []guestFile) error {
+	if len(files) == 0 {
+		return nil
+	}
+	var paths strings.Builder
+	for _, f := range files {
+		paths.WriteString(f.path + "\n")
+	}
+	out, err := r.inClone(ctx, paths.String(), "git", "hash-object", "--no-filters", "--stdin-paths")
+	for i, id := range strings.Fields(out) {
+		if i < len(files) {
+			files[i].id = id
+		}
+	}
+	return err
+}
+
+// sameFile says whether the guest's file is the host's. After a prepare that was
+// cut short it is also where it is the beginning of it, with whatever permissions.
+func (r *renewal) sameFile(ctx context.Context, e entry, f guestFile) bool {
+	if f.id == "" || f.id != r.beginning(ctx, e.path, f.size) {
+		return false
+	}
+	modes := r.repo.config.all["core.filemode"] != "false"
+	return r.guest.cut || !modes || f.executable == (e.mode == "100755")
+}
+
 // beginning is the id of the first bytes of a file of the host's, "" where it has
-// not that many.
+// not that many, or has more where no prepare was cut short.
 func (r *renewal) beginning(ctx context.Context, p string, size int64) string {
 	f, err := os.Open(filepath.Join(r.stage.files, p))
 	if err != nil {
 		return ""
 	}
 	defer f.Close()
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() || info.Size() < size {
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() || info.Size() < size || info.Size() > size && !r.guest.cut {
 		return ""
 	}
 	out, err := r.git.feed(ctx, io.LimitReader(f, size), "hash-object", "--no-filters", "--stdin")

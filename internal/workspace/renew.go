@@ -8,7 +8,8 @@ import (
 	"strings"
 )
 
-// next names what a renewal brings besides files.
+// next names what a renewal brings besides files: first "begun", which is there
+// until all files are.
 func (r *renewal) next(name string) string { return inside(path.Join(r.gitDir, ownDir, "next", name)) }
 
 // apply brings in what changed: first away with what is gone, then files and
@@ -42,6 +43,7 @@ func (r *renewal) apply(ctx context.Context) error {
 // finish takes over what was sent into the clone's indexes and references.
 const finish = `set -e
 cd "$GIT_DIR/banger/next"
+rm -f begun
 GIT_INDEX_FILE=$GIT_DIR/banger/index git update-index -z --index-info <base
 [ ! -s index ] || git update-index -z --index-info <index
 [ ! -s shallow ] || cat shallow >>"$GIT_DIR/shallow"
@@ -186,6 +188,9 @@ func (r *renewal) send(s *sender, shallow []string, index string) error {
 		indexInfo(&base, e)
 	}
 	packs, err := filepath.Glob(filepath.Join(globbed(r.at), "objects/pack/*"))
+	if err == nil {
+		err = s.text(r.next("begun"), "")
+	}
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package workspace
 import (
 	"context"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -120,6 +121,8 @@ func TestConflictsWriteNothing(t *testing.T) {
 		"emptied there":             {func(r *rig) { r.inGuest("lines", "") }, func(r *rig) { r.write("lines", "one\nTWO\nthree\nfour\n") }, "lines"},
 		"another mode there":        {func(r *rig) { r.inGuest("lines", "same\n"); r.there("chmod +x lines") }, func(r *rig) { r.write("lines", "same\n") }, "lines"},
 		"another mode here":         {func(r *rig) { r.inGuest("lines", "same\n") }, func(r *rig) { r.write("lines", "same\n"); r.chmod("lines", 0o755) }, "lines"},
+		"a name in quotes":          {func(r *rig) { r.inGuest(`"README"`, "theirs\n") }, func(r *rig) { r.write(`"README"`, "second\n"); r.host("add", "-A") }, `\"README\"`},
+		"a quote before a name":     {func(r *rig) { r.inGuest(`"odd`, "guest\n") }, func(r *rig) { r.write(`"odd`, "host\n"); r.host("add", "-A") }, `\"odd`},
 		"an odd name on both sides": {func(r *rig) { r.inGuest("odd\nname", "g\n") }, func(r *rig) { r.write("odd\nname", "host\n"); r.host("add", "-A") }, `odd\nname`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -158,10 +161,11 @@ func TestSameChangeOnBothSidesIsNoConflict(t *testing.T) {
 	r := furnished(t)
 	r.mustDeliver(Options{})
 	for _, write := range []func(string, string){r.write, r.inGuest} {
+		write(`"quoted\`, "same\n")
 		write("README", "same\n")
 		write("new", "same\n")
 	}
-	r.host("add", "new")
+	r.host("add", "-A")
 	r.remove("run")
 	if err := os.Remove(r.path + "/run"); err != nil {
 		t.Fatal(err)
@@ -179,6 +183,29 @@ func TestForcedPrepareKeepsTheGuestsCommitsByName(t *testing.T) {
 	r.mustDeliver(Options{}, forced)
 	if got := r.guest("rev-parse", oldRef); got != mine {
 		t.Errorf("%s is %s, want the guest's commit %s", oldRef, got, mine)
+	}
+}
+
+// nameless is a guest whose git names the first file alone.
+type nameless struct{ standIn }
+
+func (g nameless) Run(ctx context.Context, c Command) (int, error) {
+	if slices.Contains(c.Argv, "--stdin-paths") {
+		c.Argv = []string{"sh", "-c", `"$@" | head -n 1`, "sh", "git", "hash-object", "--no-filters", "--stdin-paths"}
+	}
+	return g.standIn.Run(ctx, c)
+}
+
+func TestAGuestThatDoesNotNameAllFilesIsRefused(t *testing.T) {
+	r := furnished(t)
+	r.mustDeliver(Options{})
+	for _, write := range []func(string, string){r.write, r.inGuest} {
+		write("README", "same\n")
+		write("empty", "same\n")
+	}
+	_, err := r.deliver(Options{}, func(to *Target) { to.Guest = nameless{standIn{r.home}} })
+	if banger.CodeOf(err) != banger.Conflict || !strings.Contains(err.Error(), "named 1 of 2 files") {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"banger"
 )
 
 // findConflicts asks what the guest did to the paths that changed here. Few are
@@ -154,21 +156,26 @@ func (r *renewal) name(ctx context.Context, files []guestFile) error {
 	}
 	var paths strings.Builder
 	for _, f := range files {
-		paths.WriteString(f.path + "\n")
+		paths.WriteString(quoted(f.path) + "\n")
 	}
 	out, err := r.inClone(ctx, paths.String(), "git", "hash-object", "--no-filters", "--stdin-paths")
-	for i, id := range strings.Fields(out) {
-		if i < len(files) {
-			files[i].id = id
-		}
+	ids := strings.Fields(out)
+	if err == nil && len(ids) != len(files) {
+		err = banger.Errorf(banger.Conflict, "cannot look at %s in the guest: its git named %d of %d files", r.work, len(ids), len(files))
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	for i := range files {
+		files[i].id = ids[i]
+	}
+	return nil
 }
 
 // sameFile says whether the guest's file is the host's. After a prepare that was
 // cut short it is also where it is the beginning of it, with whatever permissions.
 func (r *renewal) sameFile(ctx context.Context, e entry, f guestFile) bool {
-	if f.id == "" || f.id != r.beginning(ctx, e.path, f.size) {
+	if f.id != r.beginning(ctx, e.path, f.size) {
 		return false
 	}
 	modes := r.repo.config.all["core.filemode"] != "false"

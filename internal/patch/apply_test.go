@@ -214,19 +214,25 @@ func applyAndDie(t *testing.T, how string) {
 	t.Fatalf("it was done before its end came: %v", err)
 }
 
-func TestRecoverLeavesWhatSomebodyElseWrote(t *testing.T) {
-	r := newRig(t, before)
+// halfDone applies all and ends as if it were killed then.
+func (r *rig) halfDone() {
+	r.t.Helper()
 	changes := r.contents.between(before, after)
 	a := &applying{journal: &journal{root: r.root, staging: StagingPrefix + "x", changes: changes}}
 	var err error
 	a.tree, err = openTree(r.root)
-	must(t, err)
-	must(t, a.stage(changes, r.contents))
-	must(t, a.journal.write(r.journals))
-	must(t, a.commit())
-	a.close() // as if it were killed here
+	must(r.t, err)
+	defer a.close()
+	must(r.t, a.stage(changes, r.contents))
+	must(r.t, a.journal.write(r.journals))
+	must(r.t, a.commit())
+}
+
+func TestRecoverLeavesWhatSomebodyElseWrote(t *testing.T) {
+	r := newRig(t, before)
+	r.halfDone()
 	must(t, os.WriteFile(r.root+"/plain", []byte("mine"), 0o644))
-	err = Recover(r.journals, func(string) {})
+	err := Recover(r.journals, func(string) {})
 	if banger.CodeOf(err) != banger.Conflict || !strings.Contains(err.Error(), `"plain"`) {
 		t.Errorf("%v", err)
 	}
@@ -242,6 +248,41 @@ func TestJournalsThatWereNotFinishedAreNothing(t *testing.T) {
 	files{"torn": r.root + "\x00" + StagingPrefix + "torn\x00:1"}.write(t, r.journals)
 	if err := Recover(r.journals, func(string) {}); err == nil {
 		t.Error("a torn journal was believed")
+	}
+}
+
+func TestRecoverWaitsForATreeThatIsNotThere(t *testing.T) {
+	r := newRig(t, before)
+	r.halfDone()
+	must(t, os.Rename(r.root, r.root+".away"))
+	waits := func() {
+		t.Helper()
+		said := ""
+		must(t, Recover(r.journals, func(s string) { said += s }))
+		if !strings.Contains(said, r.root) || !strings.Contains(said, "is not there now") {
+			t.Errorf("it said %q", said)
+		}
+	}
+	waits()
+	must(t, os.Mkdir(r.root, 0o755)) // where it is mounted otherwise
+	files{"plain": "two"}.write(t, r.root)
+	waits()
+	if got := read(t, r.root+"/plain"); !strings.Contains(got, "two") {
+		t.Errorf("in another tree there is %s", got)
+	}
+	must(t, os.RemoveAll(r.root))
+	must(t, os.Rename(r.root+".away", r.root))
+	must(t, Recover(r.journals, func(string) {}))
+	r.holds(before)
+}
+
+func TestRecoverForgetsAnApplyThatDidNothingToATreeThatIsGone(t *testing.T) {
+	r := newRig(t, before)
+	must(t, (&journal{root: r.root, staging: StagingPrefix + "x"}).write(r.journals))
+	must(t, os.RemoveAll(r.root))
+	must(t, Recover(r.journals, func(said string) { t.Errorf("it said %q", said) }))
+	if left, _ := os.ReadDir(r.journals); len(left) > 0 {
+		t.Errorf("journals are left: %v", left)
 	}
 }
 

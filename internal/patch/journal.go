@@ -85,7 +85,7 @@ func Recover(journals string, warn func(string)) error {
 func (j *journal) recover(warn func(string)) error {
 	t, err := openTree(j.root)
 	if errors.Is(err, os.ErrNotExist) {
-		return os.Remove(j.file) // the tree is gone, and with it what there was to undo
+		return j.keep(warn)
 	}
 	if err != nil {
 		return err
@@ -103,6 +103,9 @@ func (j *journal) recover(warn func(string)) error {
 		return banger.Errorf(banger.Internal, "cannot read the journal %s: %w", j.file, err)
 	}
 	a := &applying{tree: t, journal: now}
+	if len(now.changes) > 0 && !a.exists(now.staging) {
+		return now.keep(warn) // this is another tree
+	}
 	if err := a.undo(); err != nil {
 		return err
 	}
@@ -112,6 +115,16 @@ func (j *journal) recover(warn func(string)) error {
 		warn("what an apply to " + j.root + " that was interrupted had left over has been removed")
 	}
 	return a.end()
+}
+
+// keep leaves a journal whose tree is not there: it may have been moved, or not be
+// mounted, and come back. Where nothing was done it is of no more use.
+func (j *journal) keep(warn func(string)) error {
+	if len(j.changes) == 0 {
+		return os.Remove(j.file)
+	}
+	warn("cannot undo an interrupted apply to " + j.root + ": that tree is not there now; if it never will be, rm " + banger.ShellWord(j.file))
+	return nil
 }
 
 // lock makes this process the only one that changes the tree, until it ends.

@@ -49,6 +49,12 @@ func (c config) filtersOff() []string {
 	return off
 }
 
+// sparse says whether a sparse checkout leaves files out.
+func (c config) sparse() bool {
+	value, set := c.all["core.sparsecheckout"]
+	return set && !slices.Contains([]string{"false", "no", "off", "0"}, strings.ToLower(value))
+}
+
 // travelling are the keys that say how files and objects are to be read.
 var travelling = []string{
 	"core.autocrlf", "core.eol", "core.filemode", "core.symlinks", "core.precomposeunicode",

@@ -207,10 +207,25 @@ func TestOddRepositoriesGoIn(t *testing.T) {
 			r.repo += "/../tree"
 			r.write("README", "there\n")
 		},
-		"sparse":      func(r *rig) { r.host("sparse-checkout", "set", "dir") },
-		"split index": func(r *rig) { r.host("update-index", "--split-index"); r.write("README", "x\n") },
-		"assumed":     func(r *rig) { r.host("update-index", "--assume-unchanged", "README"); r.write("README", "hidden\n") },
-		"staged":      func(r *rig) { r.write("new", "n\n"); r.host("add", "new"); r.host("rm", "-q", "run") },
+		"sparse":              func(r *rig) { r.host("sparse-checkout", "set", "dir") },
+		"split index":         func(r *rig) { r.host("update-index", "--split-index"); r.write("README", "x\n") },
+		"assumed":             func(r *rig) { r.host("update-index", "--assume-unchanged", "README"); r.write("README", "hidden\n") },
+		"skipped":             skip,
+		"skipped and assumed": func(r *rig) { skip(r); r.host("update-index", "--assume-unchanged", "README", "empty") },
+		"skipped, not sparse": func(r *rig) { r.host("config", "core.sparseCheckout", "false"); skip(r) },
+		"skipped and staged": func(r *rig) {
+			r.write("run", "staged\n")
+			r.host("add", "run")
+			r.host("update-index", "--skip-worktree", "run")
+			skip(r)
+		},
+		"link beside skipped ones": func(r *rig) {
+			r.host("update-index", "--skip-worktree", "dir/deep/file")
+			r.remove("dir")
+			r.write("../elsewhere/deep/file", "not ours\n")
+			r.symlink("../elsewhere", "dir")
+		},
+		"staged": func(r *rig) { r.write("new", "n\n"); r.host("add", "new"); r.host("rm", "-q", "run") },
 		"crlf": func(r *rig) {
 			r.host("config", "core.autocrlf", "true")
 			r.write("crlf", "a\r\nb\r\n")
@@ -244,11 +259,24 @@ func TestOddRepositoriesGoIn(t *testing.T) {
 			r.mustDeliver(Options{Untracked: true})
 			check()
 			r.sameFiles()
-			if name != "staged" && name != "assumed" && name != "no commits yet" {
+			switch {
+			case name == "staged" || name == "assumed" || name == "no commits yet" || name == "link beside skipped ones":
+			case strings.HasPrefix(name, "skipped"):
+				if out := r.guest("diff", "--stat", baseRef); out != "" {
+					t.Errorf("the guest differs from what was brought in:\n%s", out)
+				}
+			default:
 				r.sameStatus()
 			}
 		})
 	}
+}
+
+// skip has git skip a file that is there and one that is not.
+func skip(r *rig) {
+	r.host("update-index", "--skip-worktree", "README", "empty")
+	r.write("README", "hidden\n")
+	r.remove("empty")
 }
 
 func oddNames(r *rig) {

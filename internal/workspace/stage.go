@@ -45,7 +45,7 @@ type stage struct {
 	base   string          // commit of the tree as brought in
 	tree   string          // that tree
 	all    []entry         // of that tree
-	absent map[string]bool // those without a file, which a sparse checkout leaves out
+	absent map[string]bool // those without a file, as in a sparse checkout
 	clean  bool            // the tree is that of head
 }
 
@@ -115,9 +115,10 @@ func (s *stage) takeWorkTree(ctx context.Context, paths, gone []string) error {
 
 // take has an index follow the work tree in some paths. Git's "add --update"
 // would also write, or touch in the repository, the objects of every file that is
-// as young as the index.
+// as young as the index. A file that is skipped is not there, and not removed.
 func take(ctx context.Context, g git, paths []string) error {
-	_, err := g.feed(ctx, strings.NewReader(joined(paths)), "update-index", "--add", "--remove", "--replace", "-z", "--stdin")
+	_, err := g.feed(ctx, strings.NewReader(joined(paths)), "update-index",
+		"--add", "--remove", "--replace", "--ignore-skip-worktree-entries", "-z", "--stdin")
 	return err
 }
 
@@ -167,17 +168,12 @@ func (s *stage) readTree(ctx context.Context, g git) (err error) {
 	if err != nil {
 		return err
 	}
-	if unchecked := assumed(listed); len(unchecked) > 0 {
-		_, err = g.feed(ctx, strings.NewReader(joined(unchecked)), "update-index", "--no-assume-unchanged", "-z", "--stdin")
-		if err == nil {
-			err = take(ctx, g, unchecked)
-		}
-		if err != nil {
-			return err
-		}
-		if listed, err = g.list(ctx, "ls-files", "-z", "--stage", "-v"); err != nil {
-			return err
-		}
+	marked, err := s.unmark(ctx, g, listed)
+	if err == nil && marked {
+		listed, err = g.list(ctx, "ls-files", "-z", "--stage", "-v")
+	}
+	if err != nil {
+		return err
 	}
 	for _, item := range listed {
 		e, here := parseEntry(item)
@@ -192,15 +188,51 @@ func (s *stage) readTree(ctx context.Context, g git) (err error) {
 	return err
 }
 
-// assumed lists the files that git was told to take for unchanged.
-func assumed(listed []string) (paths []string) {
-	for _, item := range listed {
-		if item[0] >= 'a' && item[0] <= 'z' {
-			_, path, _ := strings.Cut(item, "\t")
-			paths = append(paths, path)
+// unmark has an index follow the files that git was told not to look at, and says
+// whether there are any.
+func (s *stage) unmark(ctx context.Context, g git, listed []string) (bool, error) {
+	assumed, skipped := s.marked(listed)
+	for option, paths := range map[string][]string{"--no-assume-unchanged": assumed, "--no-skip-worktree": skipped} {
+		if len(paths) == 0 {
+			continue
+		}
+		if _, err := g.feed(ctx, strings.NewReader(joined(paths)), "update-index", option, "-z", "--stdin"); err != nil {
+			return false, err
 		}
 	}
-	return paths
+	paths := slices.Concat(assumed, skipped)
+	if len(paths) == 0 {
+		return false, nil
+	}
+	return true, take(ctx, g, paths)
+}
+
+// marked lists the files that git was told to take for unchanged, and those that it
+// was told to skip but that are there. In a sparse checkout it has seen to the
+// latter itself.
+func (s *stage) marked(listed []string) (assumed, skipped []string) {
+	sparse := s.repo.config.sparse()
+	for _, item := range listed {
+		_, path, _ := strings.Cut(item, "\t")
+		if item[0] >= 'a' && item[0] <= 'z' {
+			assumed = append(assumed, path)
+		}
+		if (item[0] == 'S' || item[0] == 's') && !sparse && s.has(path) {
+			skipped = append(skipped, path)
+		}
+	}
+	return assumed, skipped
+}
+
+// has says whether a file is there, and not beyond a symlink.
+func (s *stage) has(path string) bool {
+	at := filepath.Join(s.files, path)
+	dir, err := filepath.EvalSymlinks(filepath.Dir(at))
+	if err != nil || dir != filepath.Dir(at) {
+		return false
+	}
+	info, err := os.Lstat(at)
+	return err == nil && !info.IsDir()
 }
 
 // parseEntry reads "TAG MODE ID STAGE\tPATH". A file that a sparse checkout

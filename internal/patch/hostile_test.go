@@ -17,6 +17,7 @@ var hostilePaths = []string{
 	"git~1", "GIT~1/config", "git~2", "a/git~1/x",
 	".git::$INDEX_ALLOCATION/config", ".git:stream", ".git ", ".git.", ".git. . /config", ".git...", ".git .:x",
 	".g\u200cit/config", ".\u200dgit", ".gi\u200et", ".git\ufeff", "\u206a.git", ".g\u202eit", ".GI\u200cT/hooks/x",
+	".g\u00adit/config", ".\u200bgit", ".gi\u2060t", ".git\ufe0f", ".g\U000e0100it", ".g\U000e0001it", ".\u034fgit", ".git\u180e/x", "\u3164.git", ".g\u061cit", ".g\U0001d173it", ".\u2065git", ".\u00ad./x",
 	".git\u200c ", ".\u200c./x", "\u200c", ".. /x", "..\u200f/x",
 	`..\x`, `a\..\..\x`, `.git\config`, `a\.git\config`, `a/b\.GIT`, `\x\..`, `a\git~1`, `a\.git::$DATA`,
 	strings.Repeat("n", 256), "a\x00b",
@@ -34,7 +35,7 @@ func TestPathsThatAreHostileAreRefused(t *testing.T) {
 func TestPathsThatAreOnlyOddAreNot(t *testing.T) {
 	for _, p := range []string{
 		".gitignore", ".gitattributes", ".gitmodules", ".github/workflows/x.yml", "git", "git~", "git~12", "agit~1", ".git-x", ".gitx/y", "a.git/config", "x.git",
-		"...", "..a", "a..", "-rf", "--", " ", "a ", "a.", "a:b", `a\b`, `back\`, "new\nline", "tab\t", `"`, "'", "\xff\xfe", "日本語", "a\u200cb", "e\u0301",
+		"...", "..a", "a..", "-rf", "--", " ", "a ", "a.", "a:b", `a\b`, `back\`, "new\nline", "tab\t", `"`, "'", "\xff\xfe", "日本語", "a\u200cb", "e\u0301", "\u2764\ufe0f", "co\u00adop", "\u1100\u1160",
 		strings.Repeat("n", 255), strings.Repeat("a/", 500) + "a", "a/.banger-apply-x", "*", "?", "$(rm -rf)", "CON", "~", "~root",
 	} {
 		if err := CheckPath(p); err != nil {

@@ -2,6 +2,7 @@ package patch
 
 import (
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"banger"
@@ -77,14 +78,15 @@ func hasFoldedPrefix(name, prefix string) bool {
 	return len(name) >= len(prefix) && strings.EqualFold(name[:len(prefix)], prefix)
 }
 
-// bare is a name without what NTFS and HFS+ do not see in it: a stream, dots and
+// bare is a name without what file systems do not see in it: a stream, dots and
 // spaces at the end, invisible characters.
 func bare(name string) string {
 	name, _, _ = strings.Cut(name, ":")
 	return strings.TrimRight(plain(name), ". ")
 }
 
-// plain is a name without the characters that HFS+ ignores.
+// plain is a name without the characters that HFS+, or Linux in a directory that
+// folds case, ignores.
 func plain(name string) string {
 	if strings.IndexFunc(name, ignored) < 0 {
 		return name
@@ -100,6 +102,17 @@ func plain(name string) string {
 	return kept.String()
 }
 
+// ignored says whether a character is one that Unicode has for ignoring
+// (Default_Ignorable_Code_Point), which has all that HFS+ ignores.
 func ignored(r rune) bool {
-	return r >= 0x200c && r <= 0x200f || r >= 0x202a && r <= 0x202e || r >= 0x206a && r <= 0x206f || r == 0xfeff
+	return unicode.In(r, ignorable, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
+}
+
+// ignorable are those that no table of package unicode's has.
+var ignorable = &unicode.RangeTable{
+	R16: []unicode.Range16{
+		{0xad, 0xad, 1}, {0x61c, 0x61c, 1}, {0x180e, 0x180e, 1}, {0x200b, 0x200f, 1}, {0x202a, 0x202e, 1}, {0x2060, 0x206f, 1}, {0xfeff, 0xfeff, 1},
+	},
+	R32:         []unicode.Range32{{0x1bca0, 0x1bca3, 1}, {0x1d173, 0x1d17a, 1}, {0xe0000, 0xe0fff, 1}},
+	LatinOffset: 1,
 }

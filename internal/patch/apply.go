@@ -250,8 +250,14 @@ func (a *applying) takeAway(c Change, needed map[string]bool) error {
 	if err := a.move(c.Path, a.old(c.Path), true); err != nil {
 		return err
 	}
-	a.prune(c.Path, needed)
+	a.prune(c.Path, needed, a.noteMode)
 	return a.unchanged(c)
+}
+
+// noteMode gives a directory's permissions to the one in its place among what is
+// put aside, should it have to be made again.
+func (a *applying) noteMode(dir string) {
+	_ = a.chmod(a.old(dir), a.mode(dir)|0o700)
 }
 
 func (a *applying) put(i int, c Change) error {

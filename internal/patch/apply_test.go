@@ -368,3 +368,21 @@ func TestApplyKeepsTheDirectoryOfAFileThatIsRenamed(t *testing.T) {
 	}
 	kept()
 }
+
+func TestUndoMakesDirectoriesAsTheyWere(t *testing.T) {
+	was := files{"private/in/a": "1", "private/in/b": "2", "file/x": "3", "plain": "one"}
+	now := files{"file": "now", "plain": "two"}
+	r := newRig(t, was)
+	for dir, mode := range map[string]os.FileMode{"private": 0o700, "private/in": 0o750, "file": os.ModeSetgid | 0o770} {
+		must(t, os.Chmod(filepath.Join(r.root, dir), mode))
+	}
+	before := read(t, r.root)
+	ap := &applier{step: func() { must(t, os.WriteFile(r.root+"/plain", []byte("own"), 0o644)) }}
+	if _, err := ap.apply(r.root, r.journals, r.contents.between(was, now), r.contents); banger.CodeOf(err) != banger.Conflict {
+		t.Errorf("%v", err)
+	}
+	must(t, os.WriteFile(r.root+"/plain", []byte("one"), 0o644))
+	if got := read(t, r.root); got != before {
+		t.Errorf("the tree is\n%s\nwas\n%s", got, before)
+	}
+}

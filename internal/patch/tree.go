@@ -134,11 +134,34 @@ func (t *tree) remove(p string) error {
 }
 
 // prune removes the directories above a path, the innermost first, as long as
-// they are empty and not among those to keep.
-func (t *tree) prune(p string, keep map[string]bool) {
+// they are empty and not among those to keep. Each is told of before.
+func (t *tree) prune(p string, keep map[string]bool, tell func(dir string)) {
 	for dir := path.Dir(p); dir != "." && !keep[dir]; dir = path.Dir(dir) {
+		tell(dir)
 		if t.in(dir, func(at int, name string) error { return unix.Unlinkat(at, name, unix.AT_REMOVEDIR) }) != nil {
 			return
 		}
 	}
+}
+
+// mode is a directory's permissions, or 0.
+func (t *tree) mode(dir string) uint32 {
+	d, err := t.dir(dir)
+	if err != nil {
+		return 0
+	}
+	defer d.Close()
+	var st unix.Stat_t
+	_ = unix.Fstat(int(d.Fd()), &st)
+	return st.Mode & 0o7777
+}
+
+// chmod changes a directory's permissions.
+func (t *tree) chmod(dir string, mode uint32) error {
+	d, err := t.dir(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return unix.Fchmod(int(d.Fd()), mode)
 }

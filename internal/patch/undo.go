@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"golang.org/x/sys/unix"
+
 	"banger"
 )
 
@@ -83,7 +85,7 @@ func (a *applying) undoNew(c Change, had map[string]bool) (ok bool, err error) {
 	case have == c.New:
 		err = a.remove(c.Path)
 	}
-	a.prune(c.Path, had) // also directories that were made for it and nothing more
+	a.prune(c.Path, had, func(string) {}) // also directories that were made for it and nothing more
 	return have == c.New || have.Mode == Absent || have.Mode == directory, err
 }
 
@@ -102,10 +104,24 @@ func (a *applying) undoOld(c Change) (ok bool, err error) {
 	if have != c.New && have.Mode != Absent {
 		return false, nil
 	}
-	if err := a.makeParent(c.Path); err != nil {
+	if err := a.makeAgain(path.Dir(c.Path)); err != nil {
 		return false, err
 	}
 	return true, a.move(a.old(c.Path), c.Path, have.Mode == Absent)
+}
+
+// makeAgain makes a directory with the permissions that were noted.
+func (a *applying) makeAgain(dir string) error {
+	if dir == "." || a.exists(dir) {
+		return nil
+	}
+	if err := a.makeAgain(path.Dir(dir)); err != nil {
+		return err
+	}
+	if err := a.in(dir, func(at int, name string) error { return unix.Mkdirat(at, name, 0o700) }); err != nil {
+		return err
+	}
+	return a.chmod(dir, a.mode(a.old(dir))|0o700)
 }
 
 func quote(p string) string { return strconv.Quote(p) }

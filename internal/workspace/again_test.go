@@ -186,6 +186,38 @@ func TestForcedPrepareKeepsTheGuestsCommitsByName(t *testing.T) {
 	}
 }
 
+// Files whose sizes and times are as the index has them, but which git on the host
+// takes for changed: one that was written within a second of the index, and another
+// one in its place.
+func TestSecondPrepareSeesWhatSizeAndTimeDoNotShow(t *testing.T) {
+	for name, index := range map[string]string{"written at once": "2020-02-02T02:02:02", "another one": "2020-02-02T02:02:09"} {
+		t.Run(name, func(t *testing.T) {
+			r := furnished(t)
+			r.touch("README", "2020-02-02T02:02:02")
+			r.host("update-index", "--refresh")
+			r.mustDeliver(Options{})
+			if name == "another one" {
+				r.write("../other", "")
+				if err := os.Rename(r.at("../other"), r.at("README")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			r.write("README", "SECOND\n")
+			r.touch("README", "2020-02-02T02:02:02")
+			r.touch(".git/index", index)
+			r.mustDeliver(Options{})
+			r.sameFiles()
+		})
+	}
+}
+
+func (r *rig) touch(name, when string) {
+	r.Helper()
+	if err := touch(r.at(name), when); err != nil {
+		r.Fatal(err)
+	}
+}
+
 // nameless is a guest whose git names the first file alone.
 type nameless struct{ standIn }
 

@@ -101,7 +101,7 @@ func (s *stage) takeWorkTree(ctx context.Context, paths, gone []string) error {
 	if err := s.borrowIndex(); err != nil {
 		return err
 	}
-	g := s.git.with("GIT_INDEX_FILE=" + filepath.Join(s.at, baseName))
+	g := s.asHere().with("GIT_INDEX_FILE=" + filepath.Join(s.at, baseName))
 	_, err := g.feed(ctx, strings.NewReader(joined(gone)), "update-index",
 		"-q", "--unmerged", "--refresh", "--force-write-index", "--force-remove", "-z", "--stdin")
 	if err == nil && len(paths) > 0 {
@@ -111,6 +111,20 @@ func (s *stage) takeWorkTree(ctx context.Context, paths, gone []string) error {
 		return err
 	}
 	return s.readTree(ctx, g)
+}
+
+// asHere is git that takes a file for unchanged where the repository's own does:
+// the index that it borrows knows more of files than their sizes and times.
+func (s *stage) asHere() git {
+	g := s.git
+	g.settings = slices.Clone(g.settings)
+	for key, value := range map[string]string{"core.trustctime": "true", "core.checkstat": "default"} {
+		if set, ok := s.repo.config.all[key]; ok {
+			value = set
+		}
+		g.settings = append(g.settings, key+"="+value)
+	}
+	return g
 }
 
 // take has an index follow the work tree in some paths. Git's "add --update"
@@ -131,7 +145,8 @@ func joined(items []string) string {
 	return b.String()
 }
 
-// borrowIndex copies the repository's index, which knows what it need not read.
+// borrowIndex copies the repository's index, which knows what it need not read. By
+// its time git tells which files may have changed since without showing it.
 func (s *stage) borrowIndex() error {
 	shared, err := filepath.Glob(filepath.Join(globbed(s.repo.dir), "sharedindex.*"))
 	if err != nil {
@@ -142,7 +157,18 @@ func (s *stage) borrowIndex() error {
 			return err
 		}
 	}
-	return s.borrow(filepath.Join(s.repo.dir, "index"), baseName)
+	from := filepath.Join(s.repo.dir, "index")
+	info, err := os.Stat(from)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = s.borrow(from, baseName)
+	}
+	if err != nil {
+		return err
+	}
+	return os.Chtimes(filepath.Join(s.at, baseName), time.Time{}, info.ModTime())
 }
 
 // globbed is a path with nothing in it that a pattern would read.

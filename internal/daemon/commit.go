@@ -38,7 +38,7 @@ func (d *daemon) commitImage(ctx context.Context, in *toRef[api.CommitImage]) (j
 	}
 	view, err := d.vms.Get(ctx, row.ID)
 	if err == nil {
-		err = banger.Wrap(vm.RefuseVisit(row.Name, view.State), "cannot make an image of VM %s", row.Name)
+		err = banger.Wrap(vm.RefuseVisit(view), "cannot make an image of VM %s", row.Name)
 	}
 	return job{ask.Name, func(ctx context.Context, op *operation) (any, error) {
 		made, err := d.images.add(ctx, ask.Name, func() (banger.Image, error) { return d.commit(ctx, row, ask, op) })

@@ -70,6 +70,9 @@ func (m *Manager) stop(ctx context.Context, row banger.VM, timeout time.Duration
 // Restart implements Service.
 func (m *Manager) Restart(ctx context.Context, id string, timeout time.Duration, p Progress) (View, error) {
 	return m.change(ctx, id, "restart", func(ctx context.Context, row banger.VM) error {
+		if err := refuseEphemeral(row); err != nil {
+			return err
+		}
 		if err := m.stop(ctx, row, timeout, p); err != nil {
 			return err
 		}

@@ -79,6 +79,20 @@ func TestRestartIsAnotherRun(t *testing.T) {
 	}
 }
 
+func TestNothingThatEndsAnEphemeralVMIsDoneOrAdvisedForAnotherRun(t *testing.T) {
+	w := newWorld(t)
+	v := w.create(Create{Name: "devbox", Start: true, Wait: true, Ephemeral: true})
+	_, restart := w.Restart(t.Context(), v.ID, time.Second, quiet{})
+	_, _, set := w.Set(t.Context(), v.ID, Set{MemoryMiB: 300}, quiet{})
+	visit := w.Visit(t.Context(), v.ID, quiet{}, func(context.Context) error { return nil })
+	for name, err := range map[string]error{"restart": restart, "set": set, "visit": visit} {
+		if hints := banger.HintsOf(err); banger.CodeOf(err) != banger.Conflict || len(hints) != 1 || hints[0] != "make the VM without --rm" {
+			t.Errorf("%s: got %v, hints %q", name, err, hints)
+		}
+	}
+	w.want("dir vms/devbox", "process devbox", "row devbox running")
+}
+
 func TestStartThatFailsLeavesTheStateAsItWas(t *testing.T) {
 	w := newWorld(t)
 	v := w.create(Create{Name: "devbox", Start: true, Wait: true})

@@ -91,7 +91,7 @@ func (m *Manager) mayChange(ctx context.Context, row banger.VM, after banger.Spe
 	case l == nil && was != nil:
 		return banger.Errorf(banger.Conflict, "it is suspended, as the machine it was").Hint("banger vm stop %s", row.Name)
 	case l != nil && shape:
-		return banger.Errorf(banger.Conflict, "processors and memory can be changed when it is stopped").Hint("banger vm stop %s", row.Name)
+		return hintStop(banger.Errorf(banger.Conflict, "processors and memory can be changed when it is stopped"), row)
 	}
 	return nil
 }

@@ -61,7 +61,17 @@ func refuseEphemeral(row banger.VM) error {
 		return nil
 	}
 	return banger.Errorf(banger.Conflict, "it goes when the command that made it ends").
-		Hint("make the VM without --rm")
+		Hint(withoutRm)
+}
+
+const withoutRm = "make the VM without --rm"
+
+// hintStop tells to stop a VM first, unless that would remove it.
+func hintStop(err *banger.Error, row banger.VM) *banger.Error {
+	if row.Spec.Ephemeral {
+		return err.Hint(withoutRm)
+	}
+	return err.Hint("banger vm stop %s", row.Name)
 }
 
 // suspended is the saved machine of a VM that does not run; nil where there is

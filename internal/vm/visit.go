@@ -62,20 +62,20 @@ func (m *Manager) refuseVisit(ctx context.Context, row banger.VM) error {
 	if err != nil {
 		return err
 	}
-	return RefuseVisit(row.Name, view.State)
+	return RefuseVisit(view)
 }
 
-// RefuseVisit says of a VM in this state why nobody can visit it, and what to do: nil
+// RefuseVisit says of a VM as it is now why nobody can visit it, and what to do: nil
 // where somebody can. A VM that does not run is not stopped by being told to stop.
-func RefuseVisit(name string, state banger.State) error {
-	err := banger.Errorf(banger.Conflict, "it is %s, and must be stopped", state)
-	switch state {
+func RefuseVisit(v View) error {
+	err := banger.Errorf(banger.Conflict, "it is %s, and must be stopped", v.State)
+	switch v.State {
 	case banger.StateStopped:
 		return nil
 	case banger.StateCreated, banger.StateError:
-		err = err.Hint("banger vm start %s", name)
+		err = err.Hint("banger vm start %s", v.Name)
 	}
-	return err.Hint("banger vm stop %s", name)
+	return hintStop(err, v.VM)
 }
 
 // describeVisit is a start of which nothing is the VM's but its disk: the agent is

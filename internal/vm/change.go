@@ -18,20 +18,33 @@ func (m *Manager) change(ctx context.Context, id, verb string, do func(ctx conte
 		return View{}, err
 	}
 	defer unlock()
-	if err := m.changeLocked(work, id, verb, do); err != nil {
+	row, err := m.changeLocked(work, id, verb, do)
+	if err != nil {
 		return View{}, err
 	}
-	return m.Get(ctx, id)
+	return m.viewAfter(ctx, row)
 }
 
-// changeLocked is change for who has the VM's lock.
-func (m *Manager) changeLocked(ctx context.Context, id, verb string, do func(ctx context.Context, row banger.VM) error) error {
-	if err := m.finishRestore(ctx, id); err != nil {
-		return err
+// viewAfter is how a VM is after a change that went well, of which row is how it was
+// before. An ephemeral one that ended is gone: the last that can be said is that it
+// was stopped.
+func (m *Manager) viewAfter(ctx context.Context, row banger.VM) (View, error) {
+	v, err := m.Get(ctx, row.ID)
+	if !row.Spec.Ephemeral || banger.CodeOf(err) != banger.NotFound {
+		return v, err
 	}
-	row, err := m.Store.VM(ctx, id)
-	if err != nil {
-		return err
+	names, err := m.imageNames(ctx)
+	row.State = banger.StateStopped
+	return View{VM: row, ImageName: or(names[row.ImageID], row.ImageID)}, err
+}
+
+// changeLocked is change for who has the VM's lock. It gives the row it began with.
+func (m *Manager) changeLocked(ctx context.Context, id, verb string, do func(ctx context.Context, row banger.VM) error) (row banger.VM, err error) {
+	if err := m.finishRestore(ctx, id); err != nil {
+		return row, err
+	}
+	if row, err = m.Store.VM(ctx, id); err != nil {
+		return row, err
 	}
 	if foreign(row) {
 		err = banger.Errorf(banger.Conflict, "another tool made it, with its own disk layout").
@@ -39,7 +52,7 @@ func (m *Manager) changeLocked(ctx context.Context, id, verb string, do func(ctx
 	} else {
 		err = do(ctx, row)
 	}
-	return banger.Wrap(cancelled(ctx, err), "cannot %s %s", verb, row.Name)
+	return row, banger.Wrap(cancelled(ctx, err), "cannot %s %s", verb, row.Name)
 }
 
 // DefaultStopTimeout is how long a guest's processes may take to end.
@@ -100,11 +113,11 @@ func (m *Manager) Kill(ctx context.Context, id, signal string) (View, error) {
 		return View{}, err
 	}
 	defer unlock()
-	err = m.changeLocked(ctx, id, "kill", func(ctx context.Context, row banger.VM) error { return m.kill(ctx, row, sig, cut) })
+	row, err := m.changeLocked(ctx, id, "kill", func(ctx context.Context, row banger.VM) error { return m.kill(ctx, row, sig, cut) })
 	if err != nil {
 		return View{}, err
 	}
-	return m.Get(ctx, id)
+	return m.viewAfter(ctx, row)
 }
 
 // kill ends a VM; cut says that this has been done.

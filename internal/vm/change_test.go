@@ -93,6 +93,21 @@ func TestNothingThatEndsAnEphemeralVMIsDoneOrAdvisedForAnotherRun(t *testing.T) 
 	w.want("dir vms/devbox", "process devbox", "row devbox running")
 }
 
+func TestEndOfAnEphemeralVMGoesWellAndRemovesIt(t *testing.T) {
+	w := newWorld(t)
+	for name, end := range map[string]func(id string) (View, error){
+		"stop": func(id string) (View, error) { return w.Stop(t.Context(), id, 0, quiet{}) },
+		"kill": func(id string) (View, error) { return w.Kill(t.Context(), id, "") },
+	} {
+		v := w.create(Create{Name: "devbox", Start: true, Wait: true, Ephemeral: true})
+		now, err := end(v.ID)
+		if err != nil || now.ID != v.ID || now.State != banger.StateStopped || now.ImageName != testImage.Name || now.Dir != "" {
+			t.Errorf("%s: got %+v, %v", name, now, err)
+		}
+		w.want("")
+	}
+}
+
 func TestStartThatFailsLeavesTheStateAsItWas(t *testing.T) {
 	w := newWorld(t)
 	v := w.create(Create{Name: "devbox", Start: true, Wait: true})

@@ -26,9 +26,11 @@ func (m *Manager) change(ctx context.Context, id, verb string, do func(ctx conte
 }
 
 // viewAfter is how a VM is after a change that went well, of which row is how it was
-// before. An ephemeral one that ended is gone: the last that can be said is that it
-// was stopped.
+// before. That is told also to a request which has ended meanwhile: cancelled is what
+// was not done. An ephemeral VM that ended is gone: the last that can be said is that
+// it was stopped.
 func (m *Manager) viewAfter(ctx context.Context, row banger.VM) (View, error) {
+	ctx = context.WithoutCancel(ctx)
 	v, err := m.Get(ctx, row.ID)
 	if !row.Spec.Ephemeral || banger.CodeOf(err) != banger.NotFound {
 		return v, err

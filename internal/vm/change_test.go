@@ -69,6 +69,26 @@ func TestStartOfAVMWhoseCreationCouldNotBeUndoneKeepsIt(t *testing.T) {
 	w.want("dir vms/devbox", "process devbox", "row devbox running")
 }
 
+func TestWhatWasDoneIsNotCancelledWhenItsRequestEnds(t *testing.T) {
+	for name, do := range map[string]func(w *world, ctx context.Context, id string) (View, error){
+		"create": func(w *world, ctx context.Context, _ string) (View, error) {
+			return w.Create(ctx, Create{Name: "another"}, quiet{})
+		},
+		"stop": func(w *world, ctx context.Context, id string) (View, error) { return w.Stop(ctx, id, 0, quiet{}) },
+		"kill": func(w *world, ctx context.Context, id string) (View, error) { return w.Kill(ctx, id, "") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			v := w.create(Create{Name: "devbox", Start: true, Wait: true})
+			ctx, cancel := context.WithCancel(t.Context())
+			w.db.written = cancel
+			if v, err := do(w, ctx, v.ID); err != nil || ctx.Err() == nil || v.State.Live() {
+				t.Errorf("got %+v, %v; %v", v, err, ctx.Err())
+			}
+		})
+	}
+}
+
 func TestRestartIsAnotherRun(t *testing.T) {
 	w := newWorld(t)
 	v := w.create(Create{Name: "devbox", Start: true, Wait: true})

@@ -51,7 +51,7 @@ func (m *Manager) Create(ctx context.Context, c Create, p Progress) (View, error
 	if err != nil {
 		return View{}, banger.Wrap(m.missing(vm, image, cancelled(work, err)), "cannot create %s", vm.Name)
 	}
-	return m.Get(ctx, vm.ID)
+	return m.viewAfter(ctx, vm)
 }
 
 // cancelled gives what follows from an ended request that code, whoever

@@ -201,6 +201,7 @@ func (onStage) Warn(string)         {}
 type failingStore struct {
 	*store.Store
 	setState atomic.Pointer[error]
+	written  func() // when a state has been written
 }
 
 func (s *failingStore) fail(err error) { s.setState.Store(&err) }
@@ -208,6 +209,9 @@ func (s *failingStore) fail(err error) { s.setState.Store(&err) }
 func (s *failingStore) SetState(ctx context.Context, id string, state banger.State, r banger.Runtime) error {
 	if err := s.setState.Load(); err != nil && *err != nil {
 		return *err
+	}
+	if s.written != nil {
+		defer s.written()
 	}
 	return s.Store.SetState(ctx, id, state, r)
 }

@@ -90,7 +90,8 @@ func (m *Manager) forkDisk(ctx context.Context, dir paths.VM, size int64, fork *
 }
 
 // removeUnfinished removes a directory that never came to its place. It has
-// our vm.json perhaps not yet, so only what makeDir puts there is removed.
+// our vm.json perhaps not yet, so only what makeDir and makeForkDir put there is
+// removed.
 func removeUnfinished(dir paths.VM) error {
 	names, err := namesIn(string(dir))
 	if errors.Is(err, unix.ENOTDIR) { // what is around is no directory
@@ -101,7 +102,8 @@ func removeUnfinished(dir paths.VM) error {
 	}
 	for _, name := range names {
 		path := filepath.Join(string(dir), name)
-		if !strings.HasPrefix(name, paths.ScratchPrefix) && !isLayer(name) && path != dir.Record() && path != dir.Disk() {
+		made := path == dir.Record() || path == dir.Disk() || path == dir.Seed()
+		if !made && !isLayer(name) && !strings.HasPrefix(name, paths.ScratchPrefix) {
 			continue
 		}
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {

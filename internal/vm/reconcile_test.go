@@ -77,6 +77,16 @@ func TestReconcile(t *testing.T) {
 			},
 			nil,
 		},
+		"fork cut off with all that it is given": {
+			func(w *world, id string) error {
+				w.shims.vms[id].crash()
+				dir := w.newDir(id)
+				return errors.Join(w.creating(id), os.RemoveAll(string(w.Dirs.VM(id))), os.Mkdir(string(dir), 0o700),
+					hold(dir, w.row(id)), os.WriteFile(dir.Disk(), nil, 0o600), os.WriteFile(dir.Seed(), nil, 0o600),
+					os.WriteFile(filepath.Join(string(dir), "disk.1.qcow2"), nil, 0o600))
+			},
+			nil,
+		},
 		"creation cut off before vm.json": {
 			func(w *world, id string) error {
 				w.shims.vms[id].crash()

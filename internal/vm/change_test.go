@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -125,6 +126,45 @@ func TestEndOfAnEphemeralVMGoesWellAndRemovesIt(t *testing.T) {
 			t.Errorf("%s: got %+v, %v", name, now, err)
 		}
 		w.want("")
+	}
+}
+
+func TestStartOfAVMThatIsBeingStoppedIsAnotherRun(t *testing.T) {
+	for name, end := range map[string]func(*fakeShim){
+		"it stops":            func(s *fakeShim) { s.ends(shim.ReasonStopped) },
+		"its shim is killed":  (*fakeShim).crash,
+		"it is not stopped":   func(s *fakeShim) { s.becomes(shim.Running) },
+		"nobody waits longer": nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			v := w.create(Create{Name: "devbox", Start: true, Wait: true})
+			s := w.shims.vms[v.ID]
+			s.becomes(shim.Stopping)
+			w.eventually("it is being stopped", func() bool {
+				status, _, _ := w.liveOf(v.ID).seen()
+				return status.State == shim.Stopping
+			})
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			ending := sync.OnceFunc(func() {
+				if end == nil {
+					cancel()
+				} else {
+					end(s)
+				}
+			})
+			now, err := w.Start(ctx, v.ID, false, true, onStage(func(string) { ending() }))
+			if end == nil {
+				if banger.CodeOf(err) != banger.Cancelled {
+					t.Errorf("got %v", err)
+				}
+				return
+			}
+			if must(t, now, err).State != banger.StateRunning || (now.Runtime.BootCount == 2) == s.alive() {
+				t.Errorf("got %+v", now)
+			}
+		})
 	}
 }
 

@@ -23,6 +23,9 @@ func (m *Manager) Start(ctx context.Context, id string, cold, wait bool, p Progr
 
 func (m *Manager) start(ctx context.Context, row banger.VM, cold, wait bool, p Progress) error {
 	l, err := m.attach(ctx, row)
+	if err == nil && l != nil {
+		l, err = m.outlastStop(ctx, l, p)
+	}
 	if err != nil {
 		return err
 	}
@@ -47,6 +50,23 @@ func (m *Manager) start(ctx context.Context, row banger.VM, cold, wait bool, p P
 		l.tellOfBoot(p)
 	}
 	return err
+}
+
+// outlastStop waits for the end of a VM that is being stopped, for somebody who did not
+// wait for it, and records it. It gives l of any other, and nil of one that ended.
+func (m *Manager) outlastStop(ctx context.Context, l *live, p Progress) (*live, error) {
+	if status, _, _ := l.seen(); status == nil || status.State != shim.Stopping {
+		return l, nil
+	}
+	p.Stage("stop guest")
+	_, err := l.await(ctx, func(s shim.Status) bool { return s.State != shim.Stopping })
+	switch {
+	case err != nil:
+		return nil, banger.Errorf(banger.Cancelled, "%w", err)
+	case !l.ended():
+		return l, nil
+	}
+	return nil, m.recordEnd(ctx, l.id, nil)
 }
 
 // attach gives what is known of the VM's shim, nil where it has none. A shim

@@ -47,7 +47,7 @@ func Observe(row banger.VM, o Observation) (state banger.State, lastError string
 		return row.State, row.Runtime.LastError
 	case o.Exit != nil:
 		return endState(*o.Exit)
-	case !o.Ran:
+	case !o.Ran, row.State == banger.StateCreated && row.Runtime.BootCount == 0: // its first start failed
 		return banger.StateCreated, ""
 	case o.HostRestarted:
 		return banger.StateError, errHostCut

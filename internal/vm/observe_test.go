@@ -45,6 +45,8 @@ func TestObserve(t *testing.T) {
 		{"shim killed while paused", paused, Observation{Dir: true, Ran: true}, failed, errPowerCut},
 		{"host restarted", running, Observation{Dir: true, Ran: true, HostRestarted: true}, failed, errHostCut},
 		{"start that never began", running, Observation{Dir: true}, created, ""},
+		{"first start failed", created, Observation{Dir: true, Ran: true}, created, ""},
+		{"first start failed before the host was restarted", created, Observation{Dir: true, Ran: true, HostRestarted: true}, created, ""},
 		{"ended while the row still says created", created, left(shim.ReasonPanic), failed, "m"},
 		{"stopped long ago", stopped, Observation{Dir: true}, stopped, "old"},
 		{"failed long ago", failed, left(shim.ReasonStopped), failed, "old"},

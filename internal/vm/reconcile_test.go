@@ -103,6 +103,13 @@ func TestReconcile(t *testing.T) {
 			func(w *world, id string) error { return w.creating(id) },
 			nil,
 		},
+		"first start that failed": {
+			func(w *world, id string) error {
+				w.shims.vms[id].crash()
+				return w.rows.SetState(w.t.Context(), id, banger.StateCreated, banger.Runtime{})
+			},
+			[]string{"dir vms/devbox", "row devbox created"},
+		},
 		"suspended meanwhile": {
 			func(w *world, id string) error { _, err := w.shims.vms[id].Suspend(w.t.Context()); return err },
 			[]string{"dir vms/devbox", "row devbox suspended"},

@@ -300,6 +300,27 @@ func TestDeleteGoesOnWhenItsRequestEnds(t *testing.T) {
 	w.want("")
 }
 
+func TestRemovalOfAnEphemeralVMGoesOnWhenItsRequestEnds(t *testing.T) {
+	w := newWorld(t)
+	v := w.create(Create{Name: "devbox", Start: true, Wait: true, Ephemeral: true})
+	ctx, cancel := context.WithCancel(t.Context())
+	w.shims.onKill = cancel
+	if _, err := w.Stop(ctx, v.ID, 0, quiet{}); err != nil || ctx.Err() == nil {
+		t.Error(err, ctx.Err())
+	}
+	w.want("")
+}
+
+func TestRemovalOfAnEphemeralVMThatFailsIsBegunAgain(t *testing.T) {
+	w := newWorld(t)
+	v := w.create(Create{Name: "devbox", Start: true, Wait: true, Ephemeral: true})
+	w.db.refusals.Store(1)
+	if _, err := w.Stop(t.Context(), v.ID, 0, quiet{}); err == nil {
+		t.Error("it went well")
+	}
+	w.eventually("the VM goes", func() bool { return w.String() == "" })
+}
+
 func TestDeleteLeavesADirectoryThatIsNotOurs(t *testing.T) {
 	w := newWorld(t)
 	v := w.create(Create{Name: "devbox"})

@@ -191,9 +191,7 @@ func (m *Manager) failedBoot(ctx context.Context, vm banger.VM, l *live, why err
 
 // undo removes everything of a VM whose creation failed.
 func (m *Manager) undo(ctx context.Context, vm banger.VM) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
-	defer cancel()
-	if err := m.erase(ctx, vm.ID); err != nil {
+	if err := m.eraseWhole(ctx, vm.ID); err != nil {
 		// The row still says that it was being created: Reconcile goes on.
 		m.Log.Error("cannot undo the creation of a VM", "vm", vm.ID, "err", err)
 	}

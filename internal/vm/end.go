@@ -27,7 +27,7 @@ func (m *Manager) recordEnd(ctx context.Context, id string, exit *shim.Exit) err
 		return err
 	}
 	if row.Spec.Ephemeral {
-		return m.erase(ctx, id)
+		return m.eraseWhole(ctx, id)
 	}
 	o := m.look(m.Dirs.VM(id))
 	o.Alive = false
@@ -93,10 +93,15 @@ func (m *Manager) Delete(ctx context.Context, id string, force bool) error {
 			return err
 		}
 	}
-	// Begun, it is finished: half of it would be no use to anyone.
+	return banger.Wrap(m.eraseWhole(ctx, id), "cannot delete %s", row.Name)
+}
+
+// eraseWhole is erase for a ctx that may end. Begun, it is finished: half of it would
+// be no use to anyone.
+func (m *Manager) eraseWhole(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
-	return banger.Wrap(m.erase(ctx, id), "cannot delete %s", row.Name)
+	return m.erase(ctx, id)
 }
 
 // lockToDelete locks a VM. With force, whatever else is being done to it is broken
@@ -126,15 +131,17 @@ func (m *Manager) refuseLive(row banger.VM) error {
 
 // erase removes everything of a VM: processes, directory, row, in an order in
 // which a crash leaves too much, which the next erase or Reconcile finishes.
-// What lies in the trash says that its row is to go. The VM is locked.
+// What lies in the trash says that its row is to go. The VM is locked. Its shim is
+// forgotten last: while it is known, whoever comes next finds that the VM ended, and
+// removes one that was to go.
 func (m *Manager) erase(ctx context.Context, id string) error {
-	m.drop(id)
 	if err := m.clear(ctx, id); err != nil {
 		return err
 	}
 	if err := m.Store.DeleteVM(ctx, id); err != nil {
 		return err
 	}
+	m.drop(id)
 	m.forgetHostKey(id)
 	free := holdFiles(m.trashDir(id))
 	if err := os.RemoveAll(string(m.trashDir(id))); err != nil {

@@ -201,7 +201,8 @@ func (onStage) Warn(string)         {}
 type failingStore struct {
 	*store.Store
 	setState atomic.Pointer[error]
-	written  func() // when a state has been written
+	written  func()       // when a state has been written
+	refusals atomic.Int32 // how many rows are still not to be deleted
 }
 
 func (s *failingStore) fail(err error) { s.setState.Store(&err) }
@@ -214,6 +215,13 @@ func (s *failingStore) SetState(ctx context.Context, id string, state banger.Sta
 		defer s.written()
 	}
 	return s.Store.SetState(ctx, id, state, r)
+}
+
+func (s *failingStore) DeleteVM(ctx context.Context, id string) error {
+	if s.refusals.Add(-1) >= 0 {
+		return errors.New("disk full")
+	}
+	return s.Store.DeleteVM(ctx, id)
 }
 
 func (s *failingStore) SetStates(ctx context.Context, state banger.State, all map[string]banger.Runtime) error {

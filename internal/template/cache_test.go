@@ -1,10 +1,12 @@
 package template
 
 import (
+	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -80,6 +82,52 @@ func TestPoolSharesOneMemoryThatNobodyCanWrite(t *testing.T) {
 	}
 	if _, err := two.Memory.WriteAt([]byte("x"), 0); err == nil {
 		t.Error("the memory can be written")
+	}
+}
+
+// ending is a context that ends when it has been asked a number of times.
+type ending struct {
+	context.Context
+	left int
+}
+
+func (e *ending) Err() error {
+	if e.left--; e.left < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+// memories counts those that this process holds.
+func memories(t *testing.T) (n int) {
+	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	must(t, err)
+	for _, fd := range fds {
+		if of, _ := os.Readlink("/proc/self/fd/" + fd.Name()); strings.Contains(of, "banger-memory") {
+			n++
+		}
+	}
+	return n
+}
+
+func TestNoMemoryIsLostWhenTheLoadIsCancelled(t *testing.T) {
+	before := memories(t)
+	for left, opened := 0, false; !opened; left++ {
+		p := &Pool{Cache: Cache{t.TempDir()}}
+		tm := plant(t, p.Cache, Key{Image: "a"}, time.Now(), 1)
+		f, err := p.Open(&ending{t.Context(), left}, tm.ID)
+		switch {
+		case err == nil:
+			opened = true
+			must(t, f.Close())
+		case banger.CodeOf(err) != banger.Cancelled:
+			t.Fatal(err)
+		}
+		p.Close()
+		if n := memories(t) - before; n != 0 {
+			t.Errorf("cancelled when it was asked the %dth time: %d memories are held", left, n)
+		}
 	}
 }
 

@@ -106,7 +106,7 @@ func (p *Pool) hold(ctx context.Context, id string) (*held, error) {
 	if err == nil {
 		h, err = load(ctx, t)
 	}
-	if ctx.Err() != nil {
+	if err != nil && ctx.Err() != nil { // what was loaded all the same is kept
 		return nil, banger.Errorf(banger.Cancelled, "%w", ctx.Err())
 	}
 	if err != nil {

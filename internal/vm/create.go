@@ -133,7 +133,7 @@ func (m *Manager) build(ctx context.Context, c Create, vm banger.VM, image Image
 	}
 	watch.mark("reserve")
 	p.Stage("create disk")
-	if err := m.makeDir(ctx, vm, b.fork); err != nil {
+	if err := m.makeDir(ctx, vm, &b); err != nil {
 		return false, err
 	}
 	if err := writeSeed(m.Dirs.VM(vm.ID).Seed(), cfg.FileSync, p.Warn); err != nil {

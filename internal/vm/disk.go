@@ -18,8 +18,8 @@ import (
 )
 
 // makeDir makes the directory of a new VM under another name and moves it to
-// its place when it is whole. fork is the template it begins as, or nil.
-func (m *Manager) makeDir(ctx context.Context, vm banger.VM, fork *template.Fork) error {
+// its place when it is whole. b is how it begins, perhaps as a template.
+func (m *Manager) makeDir(ctx context.Context, vm banger.VM, b *begin) error {
 	dir := m.newDir(vm.ID)
 	if err := os.MkdirAll(m.Dirs.VMs(), 0o700); err != nil {
 		return fileError(err)
@@ -30,7 +30,11 @@ func (m *Manager) makeDir(ctx context.Context, vm banger.VM, fork *template.Fork
 	if err := hold(dir, vm); err != nil {
 		return err
 	}
-	if err := m.makeDisk(ctx, dir.Disk(), vm.Spec.DiskBytes, fork); err != nil {
+	err := m.makeDisk(ctx, dir.Disk(), vm.Spec.DiskBytes, b.fork)
+	if b.lostFork(err) {
+		err = m.makeDisk(ctx, dir.Disk(), vm.Spec.DiskBytes, nil)
+	}
+	if err != nil {
 		return err
 	}
 	if vm.Spec.Ephemeral { // of which a power cut may leave as much as it likes
@@ -76,14 +80,18 @@ func (m *Manager) makeDisk(ctx context.Context, path string, size int64, fork *t
 }
 
 // forkDisk gives a VM that never ran the template's disk instead of its empty
-// one.
-func (m *Manager) forkDisk(ctx context.Context, dir paths.VM, size int64, fork *template.Fork) error {
+// one, which it keeps where the template is gone.
+func (m *Manager) forkDisk(ctx context.Context, dir paths.VM, size int64, b *begin) error {
 	const made = ".tmp-disk"
 	path := filepath.Join(string(dir), made)
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fileError(err)
 	}
-	if err := m.makeDisk(ctx, path, size, fork); err != nil {
+	err := m.makeDisk(ctx, path, size, b.fork)
+	if b.lostFork(err) {
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	return fileError(os.Rename(path, dir.Disk()))

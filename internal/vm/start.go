@@ -140,7 +140,7 @@ func (m *Manager) boot(ctx context.Context, id string, was *shim.Suspended, cold
 	defer b.close()
 	watch.mark("reserve")
 	if b.fork != nil {
-		if err := m.forkDisk(ctx, m.Dirs.VM(id), row.Spec.DiskBytes, b.fork); err != nil {
+		if err := m.forkDisk(ctx, m.Dirs.VM(id), row.Spec.DiskBytes, &b); err != nil {
 			return nil, err
 		}
 		watch.mark("disk")

@@ -2,6 +2,8 @@ package vm
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -56,6 +58,17 @@ func (b *begin) close() {
 	if b.fork != nil {
 		_ = b.fork.Close()
 	}
+}
+
+// lostFork says whether err comes of a template that was removed since it was opened,
+// and has the start be a cold boot then.
+func (b *begin) lostFork(err error) bool {
+	if b.fork == nil || !errors.Is(err, fs.ErrNotExist) || exists(b.fork.Disk()) {
+		return false
+	}
+	b.close()
+	b.fork, b.launch.Restore = nil, nil
+	return true
 }
 
 // follow sees whether a start that could be a fork became one, and has a

@@ -2,6 +2,7 @@ package vm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -98,6 +99,33 @@ func TestOnlyTheFirstStartIsAFork(t *testing.T) {
 	}
 	if w.diskOf(t, v.ID) != "of the template" {
 		t.Error("the second start has another disk")
+	}
+}
+
+func TestFirstStartBootsWhereItsTemplateIsRemovedMeanwhile(t *testing.T) {
+	for name, start := range map[string]bool{"created": true, "started": false} {
+		w := warmWorld(t)
+		open := w.templates.fork
+		w.templates.fork = func() (*template.Fork, error) {
+			fork, err := open()
+			return fork, errors.Join(err, os.RemoveAll(fork.Dir))
+		}
+		v, err := w.Create(t.Context(), Create{Name: "box", Start: start, Wait: start}, quiet{})
+		if err == nil && !start {
+			v, err = w.Start(t.Context(), v.ID, false, true, quiet{})
+		}
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		info, err := os.Stat(w.Dirs.VM(v.ID).Disk())
+		if err != nil || info.Size() != banger.GiB || w.shims.of(w.Dirs.VM(v.ID)).launch.Restore != nil || v.Template != "" {
+			t.Errorf("%s: its disk is %v, %v; a fork of %q", name, info, err, v.Template)
+		}
+		w.close()
+		if len(w.templates.wanted) != 1 {
+			t.Errorf("%s: it wants %d templates", name, len(w.templates.wanted))
+		}
 	}
 }
 

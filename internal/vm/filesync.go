@@ -27,19 +27,30 @@ func writeSeed(to string, files []config.FileSync, warn func(string)) (err error
 	}
 	f, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
-		return err
+		return fileError(err)
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
+	defer func() { err = errors.Join(err, fileError(f.Close())) }()
 	s := seed{tar.NewWriter(f), warn}
 	for i, file := range files {
 		err := s.add(file)
 		if errors.Is(err, fs.ErrNotExist) {
 			warn(fmt.Sprintf("file_sync[%d]: %s is not there", i, file.Host))
 		} else if err != nil {
-			return banger.Errorf(banger.Internal, "cannot copy file_sync[%d] into the VM: %w", i, err)
+			return banger.Wrap(syncError(file, to, err), "cannot copy file_sync[%d] into the VM", i)
 		}
 	}
-	return s.tw.Close()
+	return fileError(s.tw.Close())
+}
+
+// syncError is why one entry of the configuration could not be copied to a stream:
+// what it names cannot be read, unless it was the writing that failed.
+func syncError(f config.FileSync, to string, err error) error {
+	var at *fs.PathError
+	if errors.As(err, &at) && at.Path == to {
+		return fileError(err)
+	}
+	return banger.Errorf(banger.Unavailable, "cannot read %s: %w", f.Host, err).
+		Hint("make it a file or a directory that you can read, or take its [[file_sync]] out of the configuration")
 }
 
 // giveSeed gives a copy of a VM, in whatever directory, the files that its own
@@ -112,7 +123,7 @@ func (s seed) file(local, name string, mode fs.FileMode, flags int) error {
 		return err
 	}
 	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%s is no file", local)
+		return fmt.Errorf("%s is no regular file", local)
 	}
 	h := &tar.Header{Typeflag: tar.TypeReg, Name: name, Size: info.Size(), Mode: int64(mode), ModTime: info.ModTime()}
 	if err := s.tw.WriteHeader(h); err != nil {

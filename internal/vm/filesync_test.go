@@ -4,11 +4,15 @@ import (
 	"archive/tar"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
+	"banger"
 	"banger/internal/config"
 )
 
@@ -71,6 +75,17 @@ func TestSeedThatCannotBeReadIsAnError(t *testing.T) {
 	err := writeSeed(home+"/seed", []config.FileSync{{Host: home + "/seed", Guest: "/root/x"}, {Host: "/dev/null", Guest: "/root/y"}}, func(string) {})
 	if err == nil || !strings.Contains(err.Error(), "file_sync[1]") {
 		t.Errorf("%v; want one about file_sync[1]", err)
+	}
+	if banger.CodeOf(err) != banger.Unavailable || len(banger.HintsOf(err)) != 1 || !strings.Contains(err.Error(), "/dev/null is no regular file") {
+		t.Errorf("%s: %v, hints %q", banger.CodeOf(err), err, banger.HintsOf(err))
+	}
+}
+
+func TestSeedThatCannotBeWrittenIsNoFaultOfTheFile(t *testing.T) {
+	full := &fs.PathError{Op: "write", Path: "/state/seed.tar", Err: unix.ENOSPC}
+	f := config.FileSync{Host: "/home/me/token"}
+	if err := syncError(f, "/state/seed.tar", full); banger.CodeOf(err) != banger.NoSpace || strings.Contains(err.Error(), f.Host) {
+		t.Errorf("%s: %v", banger.CodeOf(err), err)
 	}
 }
 

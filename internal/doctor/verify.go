@@ -14,21 +14,22 @@ import (
 	"banger/internal/vm"
 )
 
-// verify reads all that has a digest and compares.
+// verify reads all that has a digest and compares. Of what it was interrupted amid it
+// says nothing.
 func (e *exam) verify(ctx context.Context) {
 	if !e.Verify {
 		return
 	}
 	whole, before := map[string]int{}, len(e.rows)
 	i, err := store.Inspect(ctx, e.dirs.Database())
-	if err != nil {
+	if err != nil && ctx.Err() == nil {
 		e.add("verify", Warn, "images and VMs are not known: "+err.Error())
 	}
 	e.verifyImages(ctx, i, whole)
 	e.verifyKernels(ctx, whole)
 	e.verifyTemplates(ctx, whole)
 	e.verifySaved(ctx, i.VMs, whole)
-	if len(e.rows) == before {
+	if len(e.rows) == before && ctx.Err() == nil {
 		e.pass("verify", "%d images, %d kernels, %d templates and %d saved machines are what they were",
 			whole["image"], whole["kernel"], whole["template"], whole["saved"])
 	}
@@ -42,6 +43,9 @@ func (e *exam) verifyImages(ctx context.Context, i store.Inspection, whole map[s
 		}
 		e.stage("verify image %s", img.Name)
 		err := image.Verify(ctx, dir)
+		if ctx.Err() != nil {
+			return
+		}
 		if !img.Managed && banger.CodeOf(err) == banger.NotFound {
 			continue // of another tool, which kept no digest
 		}
@@ -96,7 +100,11 @@ func (e *exam) verifyKernels(ctx context.Context, whole map[string]int) {
 	}
 	for _, k := range all {
 		e.stage("verify kernel %s", k.Name)
-		if err := kernel.Verify(ctx, k); err != nil {
+		err := kernel.Verify(ctx, k)
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
 			e.badKernel(k, err)
 			continue
 		}
@@ -125,7 +133,11 @@ func (e *exam) verifyTemplates(ctx context.Context, whole map[string]int) {
 	}
 	for _, t := range all {
 		e.stage("verify template %s", banger.ShortID(t.ID))
-		if err := template.Verify(ctx, t); err != nil {
+		err := template.Verify(ctx, t)
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
 			e.repair("template", Warn, fmt.Sprintf("the template %s is damaged, and will be made again: %v", banger.ShortID(t.ID), err),
 				&Fix{PruneTemplates, "", "remove the templates that no running VM is a fork of; they are made again when they are needed"},
 				"banger image cache prune")
@@ -146,7 +158,11 @@ func (e *exam) verifySaved(ctx context.Context, vms []banger.VM, whole map[strin
 		}
 		for _, s := range saved {
 			e.stage("verify what is saved of %s", row.Name)
-			if err := s.Verify(ctx); err != nil {
+			err := s.Verify(ctx)
+			if ctx.Err() != nil {
+				return
+			}
+			if err != nil {
 				e.badSaved(row, s, err)
 				continue
 			}

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -163,6 +164,24 @@ func TestFlippedBitsAreFound(t *testing.T) {
 		}
 	}
 	want(t, e.verified(t), Pass, "2 images")
+}
+
+func TestWhatIsNotReadToTheEndIsNotCalledDamaged(t *testing.T) {
+	for _, amid := range []string{"verify image", "verify kernel", "verify template", "verify what is saved"} {
+		e := newExam(t)
+		furnished(t, e.dirs)
+		ctx, cancel := context.WithCancel(t.Context())
+		e.Verify = true
+		e.Stage = func(stage string) {
+			if strings.HasPrefix(stage, amid) {
+				cancel()
+			}
+		}
+		if e.verify(ctx); ctx.Err() == nil || len(e.rows) > 0 {
+			t.Errorf("interrupted at %q: %v, rows %+v", amid, ctx.Err(), e.rows)
+		}
+		cancel()
+	}
 }
 
 func TestOnlyWhatCanBeHadAgainIsRepaired(t *testing.T) {

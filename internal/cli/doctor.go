@@ -54,6 +54,9 @@ func (o *doctorOptions) run(ctx context.Context) error {
 		return err
 	}
 	rows := o.check(ctx, dirs)
+	if err := ctx.Err(); err != nil { // what was found is not what there is
+		return err
+	}
 	if plan := doctor.Plan(rows); o.fix && len(plan) > 0 {
 		if rows, err = o.repair(ctx, dirs, rows, plan); err != nil {
 			return err

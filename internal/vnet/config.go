@@ -43,6 +43,7 @@ type Limits struct {
 	UDP       int           // conversations, 512
 	UDPIdle   time.Duration // end of a quiet conversation, 90 s
 	Dial      time.Duration // how long one may be under way, 30 s
+	Linger    time.Duration // how long the guest may take nothing of one that has ended, 60 s
 	DNSSecond int           // questions a second, 100
 	DNSBurst  int           // and at once, 300
 }
@@ -75,6 +76,7 @@ func (c Config) complete() (Config, error) {
 	l := &c.Limits
 	l.TCP, l.HalfOpen, l.UDP = orDefault(l.TCP, 2048), orDefault(l.HalfOpen, 256), orDefault(l.UDP, 512)
 	l.UDPIdle, l.Dial = orDefault(l.UDPIdle, 90*time.Second), orDefault(l.Dial, 30*time.Second)
+	l.Linger = orDefault(l.Linger, time.Minute)
 	l.DNSSecond, l.DNSBurst = orDefault(l.DNSSecond, 100), orDefault(l.DNSBurst, 300)
 	c.Ground.VMs = append([]netip.Prefix{reach.Single(c.Guest), reach.Single(c.Gateway)}, c.Ground.VMs...)
 	return c, nil

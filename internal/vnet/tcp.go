@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
@@ -62,9 +63,11 @@ func (f *flow) splice(g *guestSide, host net.Conn) {
 	if other := <-done; other != nil {
 		err = errors.Join(err, other)
 	}
-	if stop() && err == nil {
-		g.conn.Close()
+	if err == nil {
 		host.Close()
+		g.finish(ctx, f.network.config.Limits.Linger)
+	}
+	if stop() && err == nil {
 		return
 	}
 	g.endpoint.Abort()
@@ -121,4 +124,24 @@ type guestSide struct {
 	queue    waiter.Queue
 	endpoint tcpip.Endpoint
 	conn     *gonet.TCPConn
+}
+
+// finish closes what both sides have ended and waits until the guest has taken the
+// rest, which is memory of ours: so long the connection counts. A guest that keeps its
+// window shut acknowledges each probe of it and would never be given up without a
+// time-out.
+func (g *guestSide) finish(ctx context.Context, linger time.Duration) {
+	entry, over := waiter.NewChannelEntry(waiter.EventHUp)
+	g.queue.EventRegister(&entry)
+	defer g.queue.EventUnregister(&entry)
+	timeout := tcpip.TCPUserTimeoutOption(linger)
+	_ = g.endpoint.SetSockOpt(&timeout) // of one that is gone: there is nothing to wait for
+	g.conn.Close()
+	if g.endpoint.Readiness(waiter.EventHUp) != 0 {
+		return
+	}
+	select {
+	case <-over:
+	case <-ctx.Done():
+	}
 }

@@ -253,11 +253,11 @@ func (n *Network) Close() error {
 	n.mu.Unlock()
 	n.cancel()
 	n.endFlows(func(*flow) bool { return true })
+	if n.stack != nil {
+		n.stack.Close() // first: Shutdown waits for answers that the guest does not read
+	}
 	for _, s := range n.dns {
 		_ = s.Shutdown() // of one that never ran: nothing to end
-	}
-	if n.stack != nil {
-		n.stack.Close()
 	}
 	n.work.Wait()
 	if n.stack != nil {

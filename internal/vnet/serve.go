@@ -4,11 +4,15 @@ import (
 	"context"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/miekg/dns"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/waiter"
 
 	"banger"
 )
@@ -46,7 +50,7 @@ func (n *Network) startDNS() error {
 	if err != nil {
 		return err
 	}
-	listener, err := gonet.ListenTCP(n.stack, at, ipv4.ProtocolNumber)
+	listener, err := listenForDNS(n.stack, at, l.Linger)
 	if err != nil {
 		packets.Close()
 		return err
@@ -62,6 +66,28 @@ func (n *Network) startDNS() error {
 		n.dns = append(n.dns, s)
 	}
 	return nil
+}
+
+// listenForDNS gives up connections whose guest takes nothing of its answers: what has
+// been closed with answers unread takes memory and no place.
+func listenForDNS(s *stack.Stack, at tcpip.FullAddress, linger time.Duration) (net.Listener, error) {
+	var queue waiter.Queue
+	ep, fault := s.NewEndpoint(tcp.ProtocolNumber, ipv4.ProtocolNumber, &queue)
+	if fault != nil {
+		return nil, stackError(fault)
+	}
+	timeout := tcpip.TCPUserTimeoutOption(linger) // connections have their listener's
+	for _, step := range []func() tcpip.Error{
+		func() tcpip.Error { return ep.SetSockOpt(&timeout) },
+		func() tcpip.Error { return ep.Bind(at) },
+		func() tcpip.Error { return ep.Listen(4096) },
+	} {
+		if fault := step(); fault != nil {
+			ep.Close()
+			return nil, stackError(fault)
+		}
+	}
+	return gonet.NewTCPListener(s, &queue, ep), nil
 }
 
 // fewListener closes what comes beyond its places at once.
@@ -88,6 +114,14 @@ func (l *fewListener) Accept() (net.Conn, error) {
 type placedConn struct {
 	net.Conn
 	leave func()
+}
+
+// Write has an end where the guest reads no answers. The library sets none.
+func (c *placedConn) Write(b []byte) (int, error) {
+	if err := c.SetWriteDeadline(time.Now().Add(dnsTimeout)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(b)
 }
 
 func (c *placedConn) Close() error {

@@ -70,6 +70,9 @@ func FromEntries(ctx context.Context, path string, opts Options, source func(Add
 	return write(path, opts, func(w *tar.Writer) error {
 		buffer := make([]byte, 1<<20)
 		return source(func(h *tar.Header, content io.Reader) error {
+			if err := ctx.Err(); err != nil { // of entries without content too
+				return err
+			}
 			return addEntry(w, h, artifact.Reader(ctx, content), buffer)
 		})
 	})

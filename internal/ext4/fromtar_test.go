@@ -4,6 +4,8 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -152,6 +154,23 @@ func TestFromEntriesTakesADirectoryAfterWhatIsInIt(t *testing.T) {
 		if got := debugfs(t, path, request); !strings.Contains(got, want) {
 			t.Errorf("%s: no %q in:\n%s", request, want, got)
 		}
+	}
+}
+
+func TestFromEntriesEndsWhenItIsCancelledAmongDirectories(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	added := 0
+	err := FromEntries(ctx, filepath.Join(t.TempDir(), "fs.ext4"), Options{}, func(add Add) error {
+		for ; added < 10; added++ {
+			if err := add(&tar.Header{Typeflag: tar.TypeDir, Name: fmt.Sprintf("%d/", added), Mode: 0o755}, nil); err != nil {
+				return err
+			}
+			cancel()
+		}
+		return nil
+	})
+	if !errors.Is(err, context.Canceled) || added != 1 {
+		t.Errorf("%d directories, then: %v", added, err)
 	}
 }
 

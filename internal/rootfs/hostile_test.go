@@ -25,6 +25,7 @@ func hostile(t testing.TB) map[string]struct {
 	want   string
 } {
 	deep := strings.Repeat("d/", 2100)
+	far, long := symlink("far", strings.Repeat("d/", 2000)), strings.Repeat("n", 97)
 	type c = struct {
 		layers [][]byte
 		want   string
@@ -65,6 +66,9 @@ func hostile(t testing.TB) map[string]struct {
 		"unknown type":                 of(`unknown type`, []entry{{Header: tar.Header{Name: "x", Typeflag: 'Z'}}}),
 		"long name":                    of(`has a name of 256 bytes`, []entry{file(strings.Repeat("n", 256), "x")}),
 		"long path":                    of(`has a path of 4201 bytes`, []entry{file(deep+"x", "x")}),
+		"deep directory behind links":  of(`"farther/f" comes to have a path of 4097 bytes`, []entry{far, symlink("farther", "far/"+far.Linkname), file("farther/f", "x")}),
+		"deep file behind a link":      of(`comes to have a path of 4097 bytes`, []entry{far, file("far/"+long, "x")}),
+		"deep hard link behind a link": of(`comes to have a path of 4097 bytes`, []entry{far, file("f", "x"), hardlink("far/"+long, "f")}),
 		"long link":                    of(`is a symbolic link of 5000 bytes`, []entry{symlink("l", strings.Repeat("x", 5000))}),
 		"link to nothing":              of(`is a symbolic link to nothing`, []entry{symlink("l", "")}),
 		"truncated":                    {[][]byte{good[:30000]}, "unexpected EOF"},

@@ -2,6 +2,7 @@ package rootfs
 
 import (
 	"archive/tar"
+	"fmt"
 	"slices"
 )
 
@@ -20,6 +21,7 @@ type node struct {
 	parent, child, sibling, prev int32
 	inode                        int32
 	layer                        int32 // which last spoke of it
+	length                       int32 // of its path in bytes
 	clearedBy                    int32 // one more than the layer that hid all that was below
 }
 
@@ -34,17 +36,25 @@ type inode struct {
 	kind           byte // type flag of the entry
 }
 
-// attach gives a new node its place.
-func (t *Tree) attach(parent int32, name string, inode int32) int32 {
+// attach gives a new node its place. Symbolic links could take an entry as deep as
+// all of them together, and each step of each path costs time when the tree is written.
+func (t *Tree) attach(parent int32, name string, inode int32) (int32, error) {
+	length := int(t.nodes[parent].length) + len(name)
+	if parent != root {
+		length++
+	}
+	if length > maxPath {
+		return 0, fmt.Errorf("comes to have a path of %d bytes, of at most %d", length, maxPath)
+	}
 	n := int32(len(t.nodes))
 	first := t.nodes[parent].child
-	t.nodes = append(t.nodes, node{name: name, parent: parent, sibling: first, inode: inode, layer: t.layer})
+	t.nodes = append(t.nodes, node{name: name, parent: parent, sibling: first, inode: inode, layer: t.layer, length: int32(length)})
 	if first != 0 {
 		t.nodes[first].prev = n
 	}
 	t.nodes[parent].child = n
 	t.names[edge{parent, name}] = n
-	return n
+	return n, nil
 }
 
 // detach takes a node and all below it out of the tree.

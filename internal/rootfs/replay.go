@@ -53,7 +53,9 @@ func (t *Tree) entry(h *tar.Header, ordinal int32) error {
 			return refuseDevice(parts, kind)
 		}
 	}
-	t.create(dir, name, kind, ordinal)
+	if err := t.create(dir, name, kind, ordinal); err != nil {
+		return err
+	}
 	if kind == tar.TypeSymlink {
 		if err := checkTarget(h.Linkname); err != nil {
 			return err
@@ -129,16 +131,19 @@ func (t *Tree) declare(n int32, kind byte, ordinal int32) {
 
 // create puts a file in place of what is there, of which only a directory
 // stays that becomes a directory.
-func (t *Tree) create(dir int32, name string, kind byte, ordinal int32) {
+func (t *Tree) create(dir int32, name string, kind byte, ordinal int32) (err error) {
 	n, exists := t.names[edge{dir, name}]
 	if exists && (kind != tar.TypeDir || t.kind(n) != tar.TypeDir) {
 		t.detach(n)
 		exists = false
 	}
 	if !exists {
-		n = t.attach(dir, name, undeclared)
+		if n, err = t.attach(dir, name, undeclared); err != nil {
+			return err
+		}
 	}
 	t.declare(n, kind, ordinal)
+	return nil
 }
 
 // link gives a file a second name. Which file that is is settled here: a layer
@@ -170,8 +175,8 @@ func (t *Tree) link(dir int32, name, target string) error {
 	if _, stays := t.names[edge{t.nodes[of].parent, t.nodes[of].name}]; !stays {
 		return fmt.Errorf("is a hard link to %s, which it replaces", shown(target))
 	}
-	t.attach(dir, name, inode)
-	return nil
+	_, err = t.attach(dir, name, inode)
+	return err
 }
 
 // whiteout takes away what older layers have by that name, or all they have in
@@ -262,7 +267,7 @@ func (t *Tree) implied(dir int32, name string) (int32, error) {
 	if t.entries++; t.entries > t.limits.Entries {
 		return 0, fmt.Errorf("is one too many: there are more than %d", t.limits.Entries)
 	}
-	return t.attach(dir, name, undeclared), nil
+	return t.attach(dir, name, undeclared)
 }
 
 // path is where a node is, without a slash before it.

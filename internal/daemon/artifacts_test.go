@@ -147,16 +147,22 @@ func TestSettingsAreShownWithTheirOriginAndAWrongFileIsNamed(t *testing.T) {
 	}
 }
 
-func TestAKernelStaysWhileAnImageBootsIt(t *testing.T) {
-	h := open(t, &fakeVMs{})
-	digest := strings.Repeat("c", 64)
+// plantKernel puts a kernel into the store whose digest is that digit all over.
+func plantKernel(t *testing.T, h *house, name, digit string) (digest string) {
+	t.Helper()
+	digest = strings.Repeat(digit, 64)
 	kernels := h.dirs.Kernels()
 	entry := filepath.Join(kernels, "by-digest", digest)
 	must(t, os.MkdirAll(entry, 0o700))
-	must(t, os.WriteFile(filepath.Join(entry, "kernel.json"), []byte(`{"name":"mine","arch":"amd64"}`), 0o600))
+	must(t, os.WriteFile(filepath.Join(entry, "kernel.json"), []byte(`{"name":"`+name+`","arch":"amd64"}`), 0o600))
 	must(t, os.MkdirAll(filepath.Join(kernels, "names"), 0o700))
-	must(t, os.Symlink("../by-digest/"+digest, filepath.Join(kernels, "names", "mine")))
+	must(t, os.Symlink("../by-digest/"+digest, filepath.Join(kernels, "names", name)))
+	return digest
+}
 
+func TestAKernelStaysWhileAnImageBootsIt(t *testing.T) {
+	h := open(t, &fakeVMs{})
+	digest := plantKernel(t, h, "mine", "c")
 	id := banger.NewID()
 	dir := h.dirs.Image(id)
 	must(t, os.MkdirAll(dir, 0o700))

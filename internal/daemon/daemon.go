@@ -61,6 +61,7 @@ type daemon struct {
 	rows       rows
 	images     *images
 	kernels    *kernel.Store
+	claims     claims
 	templates  *templates
 	loopback   *prefixes
 	keys       *sshkeys.Keys

@@ -54,11 +54,14 @@ func (d *daemon) registerImage(_ context.Context, in *given[api.RegisterImage]) 
 		return job{}, err
 	}
 	return job{ask.Name, func(ctx context.Context, op *operation) (any, error) {
+		release := func() {}
+		defer func() { release() }()
 		row, err := d.images.add(ctx, ask.Name, func() (banger.Image, error) {
 			k, err := d.kernelOf(ctx, ask.Name, ask.ImageKernel, op.Stage)
 			if err != nil {
 				return banger.Image{}, err
 			}
+			release = k.release
 			img, err := d.images.builder.Register(ctx, image.Registration{
 				Name: ask.Name, Rootfs: ask.Rootfs, Seed: ask.WorkSeed, Kernel: k.digest,
 			}, op.Stage)

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"banger"
 	"banger/internal/api"
@@ -60,6 +61,8 @@ func shownKernel(k banger.Kernel, users []string) api.Kernel {
 // deleteKernel takes a name away. The entry behind it stays in use where
 // another name points at it, so only the last name is refused.
 func (d *daemon) deleteKernel(ctx context.Context, in *ofRef) error {
+	d.claims.mu.Lock()
+	defer d.claims.mu.Unlock()
 	k, err := d.kernels.Get(in.Ref)
 	if err != nil {
 		return err
@@ -68,10 +71,42 @@ func (d *daemon) deleteKernel(ctx context.Context, in *ofRef) error {
 	if err != nil {
 		return err
 	}
-	if len(users.of(k)) > 0 && (in.Ref == k.Digest || d.onlyName(k)) {
+	by, last := d.claims.by[k.Digest], in.Ref == k.Digest || d.onlyName(k)
+	switch {
+	case last && len(by) > 0:
+		return banger.Errorf(banger.Busy, "cannot delete the kernel %s: it is used by the operation %s", in.Ref, by[0]).
+			Hint("try again when that is done")
+	case last && len(users.of(k)) > 0:
 		return inUse("kernel", in.Ref, users.vms[k.Digest], users.images[k.Digest])
 	}
 	return d.kernels.Remove(in.Ref)
+}
+
+// claims are kernels that operations use which have written no row yet.
+type claims struct {
+	mu sync.Mutex          // held also while a kernel is deleted
+	by map[string][]string // operations, by digest
+}
+
+// claimKernel finds a kernel that nobody deletes before release.
+func (d *daemon) claimKernel(ctx context.Context, ref string) (k banger.Kernel, release func(), err error) {
+	c, who := &d.claims, operationIn(ctx)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if k, err = d.kernels.Get(ref); err != nil {
+		return k, nil, err
+	}
+	if c.by == nil {
+		c.by = map[string][]string{}
+	}
+	c.by[k.Digest] = append(c.by[k.Digest], who)
+	return k, sync.OnceFunc(func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		all := c.by[k.Digest]
+		i := slices.Index(all, who)
+		c.by[k.Digest] = slices.Delete(all, i, i+1)
+	}), nil
 }
 
 // kernelUsers are the names of what uses kernels, by their digests.

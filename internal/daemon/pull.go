@@ -134,6 +134,7 @@ func (d *daemon) pullImage(_ context.Context, in *given[api.PullImage]) (job, er
 		if err != nil {
 			return nil, err
 		}
+		defer k.release()
 		p.Kernel, p.kernelFiles = k.digest, k.files
 		row, err := d.images.pull(ctx, p, op.Stage)
 		if err != nil {
@@ -161,9 +162,10 @@ func buildSize(size string) (string, error) {
 
 // chosenKernel is the kernel that an image is to be booted with.
 type chosenKernel struct {
-	digest string // "" for none of its own
-	files  kernelFiles
-	undo   func() // removes what was taken in for it; where it is used all the same it stays
+	digest  string // "" for none of its own
+	files   kernelFiles
+	undo    func() // removes what was taken in for it; where it is used all the same it stays
+	release func() // lets others delete it; the row is to be written before
 }
 
 // checkKernel refuses two kernels for one image.
@@ -181,24 +183,32 @@ func (d *daemon) kernelOf(ctx context.Context, image string, ask api.ImageKernel
 	none := func() {}
 	switch {
 	case ask.KernelRef != "":
-		k, err := d.kernels.Get(ask.KernelRef)
-		return chosenKernel{k.Digest, kernelFiles{k.VmlinuzPath, "", k.ModulesPath}, none}, err
+		k, release, err := d.claimKernel(ctx, ask.KernelRef)
+		return chosenKernel{k.Digest, kernelFiles{k.VmlinuzPath, "", k.ModulesPath}, none, release}, err
 	case files == (kernelFiles{}):
-		return chosenKernel{undo: none}, nil
+		return chosenKernel{undo: none, release: none}, nil
 	}
 	stage("import the kernel")
 	_, err := d.kernels.Get(image)
-	undo := none
-	if banger.CodeOf(err) == banger.NotFound {
-		undo = func() {
-			if err := d.deleteKernel(context.WithoutCancel(ctx), &ofRef{image}); err != nil {
-				d.log.Warn("cannot remove the kernel of an image that was not made", "kernel", image, "err", err)
-			}
-		}
-	}
+	isNew := banger.CodeOf(err) == banger.NotFound
 	// Fresh: a kernel of the image's name may be the one that all others boot.
 	k, err := d.kernels.Import(ctx, kernel.ImportRequest{Name: image, Vmlinuz: ask.Kernel, Modules: ask.Modules, Fresh: true})
-	return chosenKernel{k.Digest, files, undo}, err
+	if err != nil {
+		return chosenKernel{}, err
+	}
+	_, release, err := d.claimKernel(ctx, k.Digest)
+	undo := none
+	if isNew {
+		undo = func() { release(); d.forgetKernel(ctx, image) }
+	}
+	return chosenKernel{k.Digest, files, undo, release}, err
+}
+
+// forgetKernel takes away what was taken in for an image that was not made.
+func (d *daemon) forgetKernel(ctx context.Context, name string) {
+	if err := d.deleteKernel(context.WithoutCancel(ctx), &ofRef{name}); err != nil {
+		d.log.Warn("cannot remove the kernel of an image that was not made", "kernel", name, "err", err)
+	}
 }
 
 // layersOfUse says which blobs of the cache are worth keeping: those of images

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"io"
 	"log"
+	"net/http"
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
@@ -86,4 +87,37 @@ func TestAnImageOfARegistryDoesNotTakeTheCataloguesName(t *testing.T) {
 	if _, err := h.client.PullImage(t.Context(), api.PullImage{Ref: ref, Name: "mine"}, nil); banger.CodeOf(err) != banger.Unavailable {
 		t.Errorf("under another name: %v", err)
 	}
+}
+
+func TestAKernelStaysWhileAPullIsToUseIt(t *testing.T) {
+	asked, answer := make(chan struct{}, 100), make(chan struct{})
+	images := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/v2/slow/") && r.Method == http.MethodGet {
+			asked <- struct{}{}
+			<-answer
+		}
+		images.ServeHTTP(w, r)
+	}))
+	defer server.Close()
+	ref := strings.TrimPrefix(server.URL, "http://") + "/slow"
+	h := open(t, &fakeVMs{})
+	offer(t, ref, "content")
+	plantKernel(t, h, "mine", "c")
+	pulled := make(chan error, 1)
+	go func() {
+		_, err := h.client.PullImage(t.Context(), api.PullImage{Ref: ref, ImageKernel: api.ImageKernel{KernelRef: "mine"}}, nil)
+		pulled <- err
+	}()
+	<-asked
+	if err := h.client.DeleteKernel(t.Context(), "mine"); banger.CodeOf(err) != banger.Busy || !strings.Contains(err.Error(), "the operation image.pull") {
+		t.Errorf("during the pull: %v", err)
+	}
+	close(answer)
+	must(t, <-pulled)
+	if err := h.client.DeleteKernel(t.Context(), "mine"); banger.CodeOf(err) != banger.Conflict {
+		t.Errorf("after the pull: %v", err)
+	}
+	must(t, h.client.DeleteImage(t.Context(), "slow"))
+	must(t, h.client.DeleteKernel(t.Context(), "mine"))
 }

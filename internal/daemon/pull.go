@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"strings"
 
 	"banger"
 	"banger/internal/api"
@@ -96,14 +97,38 @@ func (i *images) replace(ctx context.Context, p pull, old banger.Image, stage fu
 	return i.store.Image(ctx, built.ID)
 }
 
-// checkSame refuses a name that stands for something else already.
+// checkSame refuses a name that stands for something else already, or for the same
+// made otherwise than it is asked for now.
 func (i *images) checkSame(p pull, there banger.Image) error {
-	_, record, err := image.Load(there.ArtifactDir)
-	if inCatalogue(p.ref) || there.Managed && err == nil && record.Ref == p.Ref.String() {
+	if inCatalogue(p.ref) {
 		return nil
+	}
+	_, record, err := image.Load(there.ArtifactDir)
+	if there.Managed && err == nil && record.Ref == p.Ref.String() {
+		return p.checkRecord(record)
 	}
 	return banger.Errorf(banger.AlreadyExists, "cannot pull the image %s as %s: there is another image of that name (%s)", p.ref, p.Name, cmp.Or(record.Source, there.RootfsPath)).
 		Hint("banger image pull %s --name OTHER", p.ref)
+}
+
+// checkRecord refuses an image of the reference that was made otherwise.
+func (p pull) checkRecord(r image.Record) error {
+	var other []string
+	if p.BuildSize != "" && p.BuildSize != r.BuildSize {
+		other = append(other, "size")
+	}
+	if p.OwnUser && !r.OwnUser && r.User == "" { // the mark is missing in older records
+		other = append(other, "user")
+	}
+	if p.Kernel != "" && p.Kernel != r.Kernel {
+		other = append(other, "kernel")
+	}
+	if len(other) == 0 {
+		return nil
+	}
+	return banger.Errorf(banger.AlreadyExists, "cannot pull the image %s as %s: it is there with another %s", p.ref, p.Name, strings.Join(other, " and ")).
+		Hint("banger image pull %s --force FLAGS", p.ref).
+		Hint("banger image pull %s --name OTHER FLAGS", p.ref)
 }
 
 func (i *images) make(ctx context.Context, p pull, b image.Builder, stage func(string)) (built banger.Image, err error) {

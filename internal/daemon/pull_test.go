@@ -121,3 +121,36 @@ func TestAKernelStaysWhileAPullIsToUseIt(t *testing.T) {
 	must(t, h.client.DeleteImage(t.Context(), "slow"))
 	must(t, h.client.DeleteKernel(t.Context(), "mine"))
 }
+
+func TestAnImageThatIsThereOtherwiseThanAskedForIsRefused(t *testing.T) {
+	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	defer server.Close()
+	ref := strings.TrimPrefix(server.URL, "http://") + "/words"
+	h := open(t, &fakeVMs{})
+	offer(t, ref, "content")
+	plantKernel(t, h, "mine", "c")
+	plantKernel(t, h, "other", "d")
+	pull := func(ask api.PullImage) error {
+		ask.Ref = ref
+		_, err := h.client.PullImage(t.Context(), ask, nil)
+		return err
+	}
+	refused := func(ask api.PullImage, what string) {
+		t.Helper()
+		err := pull(ask)
+		if banger.CodeOf(err) != banger.AlreadyExists || !strings.HasSuffix(err.Error(), "it is there with another "+what) || len(banger.HintsOf(err)) != 2 {
+			t.Errorf("another %s: %v %q", what, err, banger.HintsOf(err))
+		}
+	}
+	mine, other := api.ImageKernel{KernelRef: "mine"}, api.ImageKernel{KernelRef: "other"}
+	must(t, pull(api.PullImage{}))
+	refused(api.PullImage{Size: "16G"}, "size")
+	refused(api.PullImage{OwnUser: true}, "user")
+	refused(api.PullImage{ImageKernel: mine, Size: "16G"}, "size and kernel")
+	all := api.PullImage{Size: "16G", OwnUser: true, ImageKernel: mine, Force: true}
+	must(t, pull(all))
+	all.Force, all.Size = false, "16384M"
+	must(t, pull(all)) // the image names no user, and is as it was asked for all the same
+	must(t, pull(api.PullImage{}))
+	refused(api.PullImage{ImageKernel: other}, "kernel")
+}

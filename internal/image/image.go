@@ -41,6 +41,7 @@ type Record struct {
 	Env        []string `json:"env"` // of commands run in it
 	WorkDir    string   `json:"work_dir,omitempty"`
 	User       string   `json:"user,omitempty"`       // who runs commands, where that is not root
+	OwnUser    bool     `json:"own_user,omitempty"`   // it was pulled to run commands as its user, if it names one
 	Entrypoint []string `json:"entrypoint,omitempty"` // for people to see: nothing runs it
 	Cmd        []string `json:"cmd,omitempty"`
 

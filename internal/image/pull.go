@@ -161,7 +161,7 @@ func describe(found *oci.Image, req PullRequest) Record {
 		Source: req.Ref.String(), Ref: req.Ref.String(), Manifest: found.Digest,
 		Env: found.Config.Env, WorkDir: found.Config.WorkingDir,
 		Entrypoint: found.Config.Entrypoint, Cmd: found.Config.Cmd,
-		BuildSize: req.BuildSize, Kernel: req.Kernel,
+		BuildSize: req.BuildSize, Kernel: req.Kernel, OwnUser: req.OwnUser,
 	}
 	if req.OwnUser {
 		r.User = found.Config.User

@@ -110,15 +110,23 @@ func cut(text []byte) (before, fence, after []byte) {
 // mostLinks is how many links in a row the kernel follows.
 const mostLinks = 40
 
-// followed is the file that a path leads to, which need not be there.
+// followed is the file that a path leads to, which need not be there. Of a directory
+// that is a link the one above is above what it leads to, so nothing is joined before
+// directories are real, nor is anything cleaned.
 func followed(path string) (string, error) {
 	for range mostLinks {
+		dir, name := filepath.Split(path)
+		dir, err := filepath.EvalSymlinks(dir)
+		if err != nil {
+			return "", fmt.Errorf("cannot write %s: %w", path, err)
+		}
+		path = filepath.Join(dir, name)
 		to, err := os.Readlink(path)
 		if err != nil { // it is no link
 			return path, nil
 		}
 		if !filepath.IsAbs(to) {
-			to = filepath.Join(filepath.Dir(path), to)
+			to = dir + "/" + to
 		}
 		path = to
 	}

@@ -189,6 +189,30 @@ func TestLinkThatLeadsNowhereIsFollowed(t *testing.T) {
 	}
 }
 
+// As ssh and the kernel see it, .. in a directory that is a link is above what it leads to.
+func TestLinkInALinkedDirectoryLeadsWhereTheKernelSays(t *testing.T) {
+	home := t.TempDir()
+	f := Of(home, filepath.Join(home, "ours"))
+	for _, dir := range []string{"dotfiles/ssh", "dotfiles/private", "private", "else/where"} {
+		must(t, os.MkdirAll(filepath.Join(home, dir), 0o700))
+	}
+	must(t, os.WriteFile(filepath.Join(home, "private/ssh_config"), []byte("another file\n"), 0o600))
+	must(t, os.Symlink("dotfiles/ssh", filepath.Join(home, ".ssh")))
+	must(t, os.Symlink("../private/linked/../ssh_config", f.Path))
+	must(t, os.Symlink("../../else/where", filepath.Join(home, "dotfiles/private/linked")))
+	must(t, f.Install())
+	if got := read(t, filepath.Join(home, "private/ssh_config")); got != "another file\n" {
+		t.Errorf("another file is written over: %q", got)
+	}
+	if got := read(t, filepath.Join(home, "else/ssh_config")); !strings.Contains(got, f.line()) {
+		t.Errorf("there is %q", got)
+	}
+	must(t, f.Uninstall())
+	if left, err := os.ReadDir(filepath.Join(home, "else")); err != nil || len(left) != 1 {
+		t.Errorf("left are %v, %v", left, err)
+	}
+}
+
 func TestLinkThatCannotBeFollowedIsRefused(t *testing.T) {
 	f := newFile(t, "")
 	must(t, os.MkdirAll(filepath.Dir(f.Path), 0o700))

@@ -186,6 +186,19 @@ func TestAKernelStaysWhileAnImageBootsIt(t *testing.T) {
 	must(t, h.client.DeleteKernel(t.Context(), "mine"))
 }
 
+func TestTheNameOfAKernelThatIsGoneCanBeDeleted(t *testing.T) {
+	h := open(t, &fakeVMs{})
+	digest := plantKernel(t, h, "mine", "c")
+	must(t, os.RemoveAll(filepath.Join(h.dirs.Kernels(), "by-digest", digest)))
+	if all, err := h.client.Kernels(t.Context(), false); err != nil || len(all) != 0 {
+		t.Errorf("listed: %+v %v", all, err)
+	}
+	must(t, h.client.DeleteKernel(t.Context(), "mine"))
+	if err := h.client.DeleteKernel(t.Context(), "mine"); banger.CodeOf(err) != banger.NotFound {
+		t.Errorf("deleted again: %v", err)
+	}
+}
+
 func TestAnImageThatLostItsRowIsTakenUpAgainWhereItsNameIsFree(t *testing.T) {
 	h := open(t, &fakeVMs{})
 	path := smallRootfs(t)

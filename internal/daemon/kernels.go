@@ -64,6 +64,9 @@ func (d *daemon) deleteKernel(ctx context.Context, in *ofRef) error {
 	d.claims.mu.Lock()
 	defer d.claims.mu.Unlock()
 	k, err := d.kernels.Get(in.Ref)
+	if banger.CodeOf(err) == banger.NotFound {
+		return d.kernels.Remove(in.Ref) // of a kernel that is gone the name may be there
+	}
 	if err != nil {
 		return err
 	}

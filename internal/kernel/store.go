@@ -62,7 +62,8 @@ func (s *Store) lockNames(ctx context.Context) (func(), error) {
 }
 
 // List gives every named kernel by name, then the entries no name points at
-// any more (VMs may still boot them) with an empty name.
+// any more (VMs may still boot them) with an empty name. A name whose entry is gone is
+// left out: one that somebody removes meanwhile, or that Remove takes away.
 func (s *Store) List() ([]banger.Kernel, error) {
 	names, err := s.names()
 	if err != nil {
@@ -73,6 +74,9 @@ func (s *Store) List() ([]banger.Kernel, error) {
 	for name, digest := range names {
 		named[digest] = true
 		k, err := s.load(digest, name)
+		if banger.CodeOf(err) == banger.NotFound {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -87,6 +91,9 @@ func (s *Store) List() ([]banger.Kernel, error) {
 			continue
 		}
 		k, err := s.load(digest, "")
+		if banger.CodeOf(err) == banger.NotFound {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -131,6 +138,9 @@ func (s *Store) Remove(ref string) error {
 	}
 	defer unlock()
 	k, err := s.Get(ref)
+	if banger.CodeOf(err) == banger.NotFound && s.removeDangling(ref) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -154,6 +164,11 @@ func (s *Store) Remove(ref string) error {
 		return nil
 	}
 	return s.removeEntry(k.Digest)
+}
+
+// removeDangling takes away a name whose entry is gone, if it is one.
+func (s *Store) removeDangling(ref string) bool {
+	return banger.ValidateKernelName(ref) == nil && os.Remove(s.namePath(ref)) == nil
 }
 
 // removeEntry moves the entry out of sight first, so that nobody finds half
@@ -219,6 +234,9 @@ func (s *Store) names() (map[string]string, error) {
 			continue // a link on its way
 		}
 		digest, err := s.resolve(name)
+		if banger.CodeOf(err) == banger.NotFound {
+			continue // removed meanwhile
+		}
 		if err != nil {
 			return nil, err
 		}

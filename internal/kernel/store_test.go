@@ -105,6 +105,30 @@ func TestReplacedKernelStaysForWhoBootsIt(t *testing.T) {
 	}
 }
 
+func TestANameWhoseKernelIsGoneHidesNoOtherAndCanBeRemoved(t *testing.T) {
+	s := testStore(t)
+	gone := strings.Repeat("f", 64)
+	if err := s.point("gone", gone); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(s.entryDir(gone[1:]+"0"), 0o700); err != nil { // one without a record
+		t.Fatal(err)
+	}
+	mustImport(t, s, "there", testKernelDir(t))
+	if all, err := s.List(); err != nil || len(all) != 1 || all[0].Name != "there" {
+		t.Errorf("listed: %+v %v", all, err)
+	}
+	if err := s.Remove("gone"); err != nil {
+		t.Error(err)
+	}
+	if err := s.Remove("gone"); banger.CodeOf(err) != banger.NotFound {
+		t.Errorf("removed again: %v", err)
+	}
+	if names, err := s.names(); err != nil || len(names) != 1 {
+		t.Errorf("names: %v %v", names, err)
+	}
+}
+
 func TestImportRefusesWhatCannotBootAndLeavesNothing(t *testing.T) {
 	modulesOf := func(dir string) string { return filepath.Join(dir, "lib/modules", testRelease) }
 	for name, c := range map[string]struct {

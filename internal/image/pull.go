@@ -43,6 +43,9 @@ func (b Builder) pull(ctx context.Context, req PullRequest, dir string, progress
 	if err != nil {
 		return Record{}, err
 	}
+	if err := checkSent(found); err != nil {
+		return Record{}, err
+	}
 	err = b.join(ctx, found, dir, progress)
 	if banger.CodeOf(err) == banger.Conflict {
 		err = b.join(ctx, found, dir, progress) // the cache has lost what was damaged
@@ -52,6 +55,15 @@ func (b Builder) pull(ctx context.Context, req PullRequest, dir string, progress
 	}
 	progress("compute the digest")
 	return describe(found, req), nil
+}
+
+// checkSent refuses an image that is sent in more bytes than it may come to, before any of
+// it is fetched: what is unpacked is counted only as the layers come, the lowest first.
+func checkSent(found *oci.Image) error {
+	if sent, most := found.Size(), rootfs.Default.Bytes; sent > most {
+		return banger.Errorf(banger.BadRequest, "its layers have %s, of at most %s", banger.FormatSize(sent), banger.FormatSize(most))
+	}
+	return nil
 }
 
 // join writes the file system that the layers make.

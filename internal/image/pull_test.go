@@ -543,3 +543,17 @@ func TestAPullGoesOnWhereThePruneOfTheCacheCameBetween(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestImageThatIsSentInTooManyBytesIsRefusedBeforeAnyOfIt(t *testing.T) {
+	layers := make([]oci.Layer, 4)
+	for i := range layers {
+		layers[i].Size = 16 << 30
+	}
+	if err := checkSent(&oci.Image{Layers: layers}); err != nil {
+		t.Error(err)
+	}
+	layers[0].Size++
+	if err := checkSent(&oci.Image{Layers: layers}); banger.CodeOf(err) != banger.BadRequest {
+		t.Errorf("got %v", err)
+	}
+}

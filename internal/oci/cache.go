@@ -239,6 +239,9 @@ func (c Cache) Prune(keep func(digest string) bool, dry bool) (blobs int, bytes 
 // removeUnlocked removes a file unless somebody is at it.
 func removeUnlocked(path string) (bool, error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil // it became whole, under another name
+	}
 	if err != nil {
 		return false, err
 	}

@@ -46,14 +46,14 @@ check-static:
 # Else each process that ends under the race detector sleeps for a second first.
 unit: export GORACE := atexit_sleep_ms=0
 unit:
-	@$(GO) test -race -short -p 2 ./...
+	@$(GO) test -race -short -p 2 -timeout 60m ./...
 
 # What -short leaves out: real QEMU, a real Debian guest, the host's package sources.
 # Two at a time, packages as well as tests: a guest under emulation keeps one core busy
 # and waits often.
 REAL := ./internal/apt ./internal/image ./internal/kernel ./internal/rootfs ./internal/vmm/... ./internal/workspace ./test/...
 e2e:
-	@$(GO) test -p 2 -parallel 2 -timeout 60m $(REAL)
+	@$(GO) test -p 2 -parallel 2 -timeout 100m $(REAL)
 
 bench: build
 	@$(GO) run ./test/bench

@@ -198,9 +198,10 @@ func (w home) killCommit(t *testing.T, vm, name string) {
 	if err := commit.Wait(); err == nil {
 		t.Fatal("the image was made before the daemon was killed")
 	}
-	if now := w.show(t, vm); now.State != "stopped" || now.LastError != "" || alive(was.VMMPID) || alive(was.ShimPID) {
+	if now := w.show(t, vm); now.State != "stopped" || now.LastError != "" {
 		t.Errorf("after a kill amid a commit the VM is %+v", now)
 	}
+	eventually(t, "shim and VMM end", func() bool { return !alive(was.VMMPID) && !alive(was.ShimPID) })
 	if got := w.must(t, "image", "list", "-q"); strings.Contains(got, name) {
 		t.Errorf("half an image is listed: %s", got)
 	}

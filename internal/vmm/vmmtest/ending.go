@@ -49,7 +49,7 @@ func (h Harness) testSeveral(t *testing.T) {
 		}
 	}
 	guests[0].Signal(os.Kill)
-	guests[0].ends(t, killLimit)
+	guests[0].ends(t, answerLimit)
 	if got := guests[1].ask(t, "echo alive"); got != "alive" {
 		t.Errorf("the other one answers %q", got)
 	}

@@ -152,7 +152,7 @@ func (g *guest) testKill(t *testing.T) {
 	if err := g.Signal(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	if exit := g.ends(t, killLimit); exit.Reason != vmm.Killed || exit.Signal != "SIGKILL" {
+	if exit := g.ends(t, answerLimit); exit.Reason != vmm.Killed || exit.Signal != "SIGKILL" {
 		t.Errorf("exit = %+v", exit)
 	}
 }

@@ -27,12 +27,10 @@ type Harness struct {
 	NoDevices bool
 }
 
-// Limits of patience. A guest under emulation on a busy host is slow; a VMM
-// that was killed is not.
+// Limits of patience. A guest under emulation on a busy host is slow.
 var (
 	bootLimit   = patience * 90 * time.Second
 	answerLimit = patience * 30 * time.Second
-	killLimit   = patience * time.Second
 )
 
 // PatienceVariable is how many times longer than usual to wait for everything,

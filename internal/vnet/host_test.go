@@ -3,6 +3,7 @@ package vnet
 import (
 	"bytes"
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
 )
 
 func TestHostAddressesAreThoseOfItsInterfaces(t *testing.T) {
@@ -21,16 +23,28 @@ func TestHostAddressesAreThoseOfItsInterfaces(t *testing.T) {
 	}
 }
 
+// listenBoth takes a number that is free for UDP and for TCP.
+func listenBoth(t *testing.T) (net.PacketConn, net.Listener) {
+	t.Helper()
+	for {
+		packets, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		streams, err := net.Listen("tcp", packets.LocalAddr().String())
+		if err == nil {
+			return packets, streams
+		}
+		_ = packets.Close()
+		if !errors.Is(err, unix.EADDRINUSE) {
+			t.Fatal(err)
+		}
+	}
+}
+
 // listenDNS serves a zone on a loopback address, by UDP cut short and by TCP whole.
 func listenDNS(t *testing.T, z *zone) string {
-	packets, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	streams, err := net.Listen("tcp", packets.LocalAddr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	packets, streams := listenBoth(t)
 	answer := func(w dns.ResponseWriter, q *dns.Msg) {
 		reply, err := z.Exchange(context.Background(), q)
 		if err != nil {

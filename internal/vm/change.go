@@ -2,6 +2,7 @@ package vm
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"syscall"
 	"time"
@@ -65,7 +66,11 @@ const DefaultStopTimeout = 10 * time.Second
 // as written.
 func (m *Manager) Stop(ctx context.Context, id string, timeout time.Duration, p Progress) (View, error) {
 	return m.change(ctx, id, "stop", func(ctx context.Context, row banger.VM) error {
-		return m.stop(ctx, row, timeout, p)
+		err := m.stop(ctx, row, timeout, p)
+		if row.Spec.Ephemeral && errors.Is(context.Cause(ctx), errEnded) {
+			return nil // its command saw it end and came to remove it
+		}
+		return err
 	})
 }
 

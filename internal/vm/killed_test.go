@@ -169,3 +169,27 @@ func TestAnEndDoesNotBreakAnEndOff(t *testing.T) {
 	}
 	w.want()
 }
+
+// The command of an ephemeral VM sees its guest go and removes it, while whoever stops
+// it still waits.
+func TestStopOfAnEphemeralVMGoesWellThoughItsCommandRemovesIt(t *testing.T) {
+	w := newWorld(t)
+	v := w.create(Create{Name: "devbox", Start: true, Wait: true, Ephemeral: true})
+	w.shims.stopErr = errors.New("nobody waits for this any more")
+	removed := make(chan error, 1)
+	_, err := w.Stop(t.Context(), v.ID, 0, onStage(func(stage string) {
+		if stage != "stop guest" {
+			return
+		}
+		go func() { removed <- w.Delete(t.Context(), v.ID, true) }()
+		for comes := false; !comes; runtime.Gosched() {
+			w.locks.mu.Lock()
+			comes = w.locks.held[v.ID].enders > 0
+			w.locks.mu.Unlock()
+		}
+	}))
+	if err := errors.Join(err, <-removed); err != nil {
+		t.Error(err)
+	}
+	w.want()
+}

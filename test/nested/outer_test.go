@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -32,6 +33,7 @@ func startOuter(t *testing.T) *outer {
 	o := &outer{world: openWorld(t)}
 	t.Cleanup(o.world.Close)
 	o.boot(t)
+	o.keepAwake(t)
 	o.giveBanger(t)
 	o.giveProgram(t, "qemu-system-x86_64", qemu)
 	o.drivers = append(o.drivers, driver{"qemu", "qemu.test"})
@@ -76,6 +78,30 @@ func (o *outer) boot(t *testing.T, options ...string) {
 		o.world.Clear()
 		o.banger(t, create...)
 	}
+}
+
+// keepAwake has something come into the VM twice a second, as long as the test runs.
+//
+// While it runs others, the emulated processor now and then loses the interrupt of its timer,
+// and an idle kernel sets no other before that one has come: all in the VM stands still until
+// an interrupt of another kind wakes it, and its watchdog then tells of a lockup in the idle
+// task. Seen with QEMU 7.2: 130 s, ended by a command that somebody typed.
+func (o *outer) keepAwake(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var done sync.WaitGroup
+	done.Go(func() {
+		for ctx.Err() == nil {
+			ping := exec.CommandContext(ctx, o.world.Bin, "vm", "ping", "outer")
+			ping.Env = o.world.Env()
+			ping.Run() // an answer is nothing to wait for: the question is what wakes it
+			select {
+			case <-ctx.Done():
+			case <-time.After(500 * time.Millisecond):
+			}
+		}
+	})
+	t.Cleanup(done.Wait)
+	t.Cleanup(cancel)
 }
 
 // openWorld opens an installation that emulates whatever the host can, since KVM

@@ -87,10 +87,10 @@ func (m *machine) freezeDisk(ctx context.Context, serial, overlay string) error 
 	return nil
 }
 
-// mute ends a machine that does not answer any more: nobody can tell which
-// file it writes to.
+// mute ends a machine that does not answer any more, or is not listened to: nobody can
+// tell which file it writes to.
 func (m *machine) mute(err error) error {
-	if !errors.Is(err, context.DeadlineExceeded) {
+	if !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, errTooLong) {
 		return err
 	}
 	return m.giveUp("did not answer", err)

@@ -1,10 +1,12 @@
 package qemu
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"banger"
@@ -64,6 +66,14 @@ func TestMachineThatKeepsAFrozenFileIsEnded(t *testing.T) {
 	case <-m.done:
 	default:
 		t.Error("it runs on")
+	}
+}
+
+func TestMachineThatSaysTooMuchInAFreezeIsEnded(t *testing.T) {
+	m, _ := freezing(t, "")
+	m.monitor, _ = fakeMonitor(t, func(string, int) string { return strings.Repeat(" ", maxMessage+1) })
+	if err := m.FreezeDisk(t.Context(), "disk", "overlay"); banger.CodeOf(err) != banger.NotRunning || !errors.Is(err, errTooLong) {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -161,8 +161,11 @@ func (m *machine) query(ctx context.Context, name string, args, result any) erro
 
 // explain turns what became of a command into what callers understand.
 func (m *machine) explain(name string, err error) error {
-	if errors.Is(err, errMonitorClosed) {
+	switch {
+	case errors.Is(err, errMonitorClosed):
 		return banger.Errorf(banger.NotRunning, "the machine has ended")
+	case errors.Is(err, errTooLong):
+		return err
 	}
 	return banger.Wrap(err, "QEMU refused %s", name)
 }

@@ -6,16 +6,28 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"banger"
 )
 
 // errMonitorClosed is what a command gets whose answer never came because the
 // VMM ended.
 var errMonitorClosed = errors.New("the VMM closed its monitor")
+
+// maxMessage bounds what QEMU may say at once: it may be its guest's by now. The longest
+// that it has to say is the list of its disks' nodes, 14 KB for each layer of a disk that
+// has many.
+const maxMessage = 4 << 20
+
+// errTooLong is what commands get once QEMU has said more.
+var errTooLong error = banger.Errorf(banger.Unavailable, "QEMU sent a message of more than %s, and is not listened to any more", banger.FormatSize(maxMessage)).
+	Hint("banger vm restart %s starts another QEMU", banger.ThisVM)
 
 // monitor is a client of QEMU's QMP: JSON objects, one a line. Commands may be
 // issued concurrently.
@@ -25,6 +37,7 @@ type monitor struct {
 	ready   chan struct{} // closed at the greeting
 	closed  chan struct{} // closed when the connection ends
 	version string        // QEMU's, valid after ready
+	why     error         // errMonitorClosed or errTooLong, valid after closed
 
 	mu      sync.Mutex
 	lastID  int
@@ -71,12 +84,17 @@ func newMonitor(conn net.Conn, onEvent func(event)) *monitor {
 }
 
 func (m *monitor) read() {
-	defer close(m.closed)
 	defer m.conn.Close()
+	defer close(m.closed) // first: whoever cannot write then finds out why
 	greeted := false
-	for in := json.NewDecoder(bufio.NewReader(m.conn)); ; {
+	from := &bounded{from: bufio.NewReader(m.conn)}
+	for in := json.NewDecoder(from); ; {
 		var msg message
+		from.left = maxMessage
 		if err := in.Decode(&msg); err != nil {
+			if m.why = errMonitorClosed; errors.Is(err, errTooLong) {
+				m.why = errTooLong
+			}
 			return
 		}
 		switch {
@@ -95,6 +113,21 @@ func (m *monitor) read() {
 	}
 }
 
+// bounded reads so many bytes. Of a message that is longer no end is waited for.
+type bounded struct {
+	from io.Reader
+	left int
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	if b.left == 0 {
+		return 0, errTooLong
+	}
+	n, err := b.from.Read(p[:min(len(p), b.left)])
+	b.left -= n
+	return n, err
+}
+
 func (m *monitor) deliver(msg message) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -111,7 +144,7 @@ func (m *monitor) handshake(ctx context.Context) error {
 	case <-m.ready:
 		return m.execute(ctx, "qmp_capabilities", nil, nil)
 	case <-m.closed:
-		return errMonitorClosed
+		return m.why
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
@@ -138,7 +171,7 @@ func (m *monitor) executeWith(ctx context.Context, name string, args, result any
 		case msg := <-answer:
 			return msg.into(result)
 		default:
-			return errMonitorClosed
+			return m.why
 		}
 	case <-ctx.Done():
 		m.mu.Lock()
@@ -161,11 +194,21 @@ func (m *monitor) send(name string, args any, file *os.File) (int, chan message,
 		return 0, nil, fmt.Errorf("cannot encode %s: %w", name, err)
 	}
 	if err := m.write(append(line, '\n'), file); err != nil {
-		return 0, nil, errMonitorClosed
+		return 0, nil, m.ended()
 	}
 	answer := make(chan message, 1)
 	m.pending[m.lastID] = answer
 	return m.lastID, answer, nil
+}
+
+// ended is why nothing can be sent.
+func (m *monitor) ended() error {
+	select {
+	case <-m.closed:
+		return m.why
+	default:
+		return errMonitorClosed // as the reader will find
+	}
 }
 
 // write sends a line, with a descriptor beside its first byte.

@@ -7,7 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"testing"
+
+	"banger"
 )
 
 // fakeMonitor answers each request line with what reply makes of it.
@@ -81,6 +84,27 @@ func TestMonitorFailsWhenQEMUEnds(t *testing.T) {
 	}
 	if err := m.execute(t.Context(), "cont", nil, nil); !errors.Is(err, errMonitorClosed) {
 		t.Errorf("later command: err = %v", err)
+	}
+}
+
+// QEMU may be its guest's by now.
+func TestMonitorTakesNoMessageWithoutBound(t *testing.T) {
+	answer := maxMessage - 1024
+	m, _ := fakeMonitor(t, func(_ string, id int) string {
+		return fmt.Sprintf(`{"return": %q, "id": %d}`, strings.Repeat("x", answer), id)
+	})
+	for range 2 { // each may have as much
+		var said string
+		if err := m.execute(t.Context(), "query-status", nil, &said); err != nil || len(said) != answer {
+			t.Fatalf("%d bytes, %v", len(said), err)
+		}
+	}
+	answer = maxMessage
+	for range 2 { // nor is anything said to it afterwards
+		err := m.execute(t.Context(), "query-status", nil, nil)
+		if !errors.Is(err, errTooLong) || banger.CodeOf(err) != banger.Unavailable {
+			t.Fatalf("got %v", err)
+		}
 	}
 }
 

@@ -86,7 +86,7 @@ func (m *machine) takeIn(ctx context.Context) error {
 	case <-m.resumed:
 		return nil
 	case <-m.monitor.closed:
-		return errMonitorClosed
+		return m.monitor.why
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}

@@ -147,13 +147,36 @@ func (s *supervisor) pause(ctx context.Context) error {
 	defer s.turn.done()
 	b, err := s.live()
 	if err == nil {
-		err = b.machine.Pause(ctx)
+		err = s.halt(ctx, b)
 	}
 	if err != nil {
 		return banger.Wrap(err, "cannot pause %s", s.launch.Name)
 	}
 	s.update(func() { s.paused = s.boot == b })
 	return nil
+}
+
+// halt pauses a machine, or leaves it as it was: a VMM that takes longer than it may
+// would pause it later, and everybody was told that it runs.
+func (s *supervisor) halt(ctx context.Context, b *boot) error {
+	s.mu.Lock()
+	ran := !s.paused && !s.full
+	s.mu.Unlock()
+	err := b.machine.Pause(ctx)
+	if err == nil || !ran {
+		return err
+	}
+	undone := s.runOn(ctx, b)
+	switch {
+	case banger.CodeOf(undone) == banger.NotRunning: // it ended meanwhile
+		return err
+	case undone != nil:
+		return banger.Errorf(banger.CodeOf(undone), "%w", undone).Hint("banger vm resume %s", s.launch.Name)
+	case ctx.Err() != nil:
+		return banger.Errorf(banger.Unavailable, "its VMM takes too long, and it runs on: %w", err).
+			Hint("banger vm pause %s tries again", s.launch.Name)
+	}
+	return err
 }
 
 func (s *supervisor) resume(ctx context.Context) error {

@@ -2,6 +2,7 @@ package shim
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"io"
@@ -34,6 +35,8 @@ type scripted struct {
 	refuse   error
 	restore  func(*scriptedMachine) error                             // nil: it cannot
 	save     func(context.Context, *scriptedMachine, vmm.Saved) error // instead of writing the files
+	pause    func(context.Context) error                              // nil: at once
+	resume   error
 	boots    chan *scriptedMachine
 	cable    bool          // machines have a network card
 	deaf     chan struct{} // closed when agents take nothing in any more; nil: they always do
@@ -201,8 +204,18 @@ func (m *scriptedMachine) Isolation() []string   { return []string{"a test"} }
 func (m *scriptedMachine) Done() <-chan struct{} { return m.done }
 func (m *scriptedMachine) Exit() vmm.Exit        { return m.exit }
 
-func (m *scriptedMachine) Pause(context.Context) error  { m.pauses <- "pause"; return nil }
-func (m *scriptedMachine) Resume(context.Context) error { m.pauses <- "resume"; return nil }
+func (m *scriptedMachine) Pause(ctx context.Context) error {
+	m.pauses <- "pause"
+	if m.driver.pause != nil {
+		return m.driver.pause(ctx)
+	}
+	return nil
+}
+
+func (m *scriptedMachine) Resume(ctx context.Context) error {
+	m.pauses <- "resume"
+	return cmp.Or(ctx.Err(), m.driver.resume)
+}
 
 func (m *scriptedMachine) GrowDisk(_ context.Context, serial string, _ int64) error {
 	if serial == "disk" {

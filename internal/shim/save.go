@@ -38,7 +38,7 @@ const (
 const (
 	// saveBound is far above what the largest memory takes to be written.
 	saveBound = 15 * time.Minute
-	// undoBound is for letting a VM run again whatever became of a save.
+	// undoBound is for letting a VM run again whatever became of a save or a pause.
 	undoBound = 30 * time.Second
 )
 
@@ -99,7 +99,7 @@ func (s *supervisor) saveHeld(h *hold, to vmm.Saved, frozen func() error) (still
 	if h.paused {
 		return 0, nil
 	}
-	if err := s.runOn(h); err != nil {
+	if err := s.runOn(h.ctx, h.boot); err != nil {
 		return 0, err
 	}
 	return float64(time.Since(began)) / float64(time.Millisecond), nil
@@ -122,21 +122,21 @@ func (s *supervisor) unsaved(h *hold, err error) error {
 	return err
 }
 
-// runOn lets a machine run that was saved, and sees to its clock.
-func (s *supervisor) runOn(h *hold) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(h.ctx), undoBound)
+// runOn lets a machine run that was saved, or could not be paused, and sees to its clock.
+func (s *supervisor) runOn(ctx context.Context, b *boot) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
 	defer cancel()
-	err := h.machine.Resume(ctx)
+	err := b.machine.Resume(ctx)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil {
-		if s.exit == nil && s.asked == "" && s.boot == h.boot {
+		if s.exit == nil && s.asked == "" && s.boot == b {
 			s.paused = true // as it is: whoever resumes it tries again
 			s.wake()
 		}
 		return banger.Wrap(err, "cannot let it run on")
 	}
-	s.behind(h.boot)
+	s.behind(b)
 	return nil
 }
 

@@ -39,7 +39,7 @@ func (s *supervisor) suspend(ctx context.Context, idle IfIdle) error {
 	if err = h.machine.Save(h.ctx, to, nil); err != nil {
 		err = s.unsaved(h, err)
 	} else if err = s.settle(h, dir, idle); err != nil && !h.paused {
-		if err := s.runOn(h); err != nil {
+		if err := s.runOn(h.ctx, h.boot); err != nil {
 			s.log.Error("a VM that could not be suspended stands still", "error", err)
 		}
 	}

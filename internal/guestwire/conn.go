@@ -95,7 +95,17 @@ func (c *Conn) start() (*Conn, error) {
 // all streams, and the connection goes on; a peer that does not speak this
 // wire is then ignored until it starts afresh.
 func Serve(rw io.ReadWriteCloser, resync bool, accept func(*Stream)) error {
-	c := newConn(rw, accept)
+	return Accept(rw, accept).serve(resync)
+}
+
+// Accept is the accepting side of a connection that Serve serves, and that somebody else may
+// close meanwhile: all streams end then, also while a relay waits.
+func Accept(rw io.ReadWriteCloser, accept func(*Stream)) *Conn { return newConn(rw, accept) }
+
+// Serve answers HELLO and handles streams until the input ends.
+func (c *Conn) Serve() error { return c.serve(false) }
+
+func (c *Conn) serve(resync bool) error {
 	restarted := false
 	for {
 		err := c.answerHello(resync, restarted)

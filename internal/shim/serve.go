@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/guestlink"
 	"banger/internal/guestwire"
 )
 
@@ -46,8 +47,15 @@ func (s *supervisor) serve(conn *net.UnixConn) {
 		return
 	}
 	s.clients[o] = true
+	w := watch(o, s.patience)
+	c := guestwire.Accept(w, s.handle)
+	w.left = func() {
+		s.log.Info("a client left while the guest takes nothing in")
+		_ = c.Close()
+	}
 	s.serving.Go(func() {
-		_ = guestwire.Serve(o, false, s.handle)
+		_ = c.Serve()
+		w.turn(time.Time{})
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.clients, o)
@@ -142,8 +150,24 @@ func (s *supervisor) relay(st *guestwire.Stream) {
 	if link == nil {
 		return
 	}
-	if err := link.Conn().Relay(st); err != nil {
+	if err := pass(st, link); err != nil {
 		s.explain(st, boots, err)
+	}
+}
+
+// pass joins a stream to the guest until it has ended. That of a client that is gone has,
+// whenever the guest takes it in.
+func pass(st *guestwire.Stream, link *guestlink.Link) error {
+	passed := make(chan error, 1)
+	go func() { passed <- link.Conn().Relay(st) }()
+	select {
+	case err := <-passed:
+		return err
+	case <-st.Done():
+		if err := st.Err(); err != nil {
+			return err
+		}
+		return <-passed // the result, which is about to be sent
 	}
 }
 

@@ -65,6 +65,7 @@ type supervisor struct {
 	unlisted    error  // why the guest's listeners are not known
 	exit        *Exit
 	clients     map[*outbox]bool
+	patience    time.Duration // see clientPatience
 }
 
 // open takes the VM in dir and boots it. What fails leaves nothing behind.
@@ -72,7 +73,7 @@ func open(ctx context.Context, dir paths.VM, opts Options, log *slog.Logger) (_ 
 	now := time.Now()
 	s := &supervisor{
 		dir: dir, log: log, layers: opts.Layers, memory: opts.memory, started: now, touched: now, margin: stopMargin, grace: vmm.Grace,
-		turn: newTurn(), over: make(chan struct{}), changed: make(chan struct{}), clockDoubt: make(chan struct{}, 1), clients: make(map[*outbox]bool),
+		turn: newTurn(), over: make(chan struct{}), changed: make(chan struct{}), clockDoubt: make(chan struct{}, 1), clients: make(map[*outbox]bool), patience: clientPatience,
 	}
 	if s.room = opts.room; s.room == nil {
 		s.room = func() bool { return hasRoom(string(dir)) }

@@ -115,7 +115,7 @@ func run(ctx context.Context, o Options, ready func()) (err error) {
 		return err
 	}
 	defer hold.release()
-	logFile, err := openLog(o.Dirs.DaemonLog(), maxLog)
+	logFile, err := openLog(o.Dirs.DaemonLog())
 	if err != nil {
 		return err
 	}

@@ -23,6 +23,3 @@ var ErrAsked = errAsked
 
 // KeepDone is how many ended operations are remembered.
 const KeepDone = keepDone
-
-// OpenLog is a log of bounded size.
-var OpenLog = openLog

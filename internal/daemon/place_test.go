@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -321,32 +320,5 @@ func TestAStaleSocketIsReplacedAndGoesWithTheDaemon(t *testing.T) {
 	}
 	if _, err := client.Find(t.Context(), dirs); banger.CodeOf(err) != banger.Unavailable {
 		t.Errorf("after its end: %v", err)
-	}
-}
-
-func TestTheLogIsBounded(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "log")
-	const max = 2000
-	l, err := daemon.OpenLog(path, max)
-	must(t, err)
-	defer l.Close()
-	log := slog.New(slog.NewJSONHandler(l, nil))
-	for n := range 100 {
-		log.Info("line", "n", n)
-	}
-	files, err := filepath.Glob(path + "*")
-	must(t, err)
-	if len(files) != 2 {
-		t.Fatalf("files: %q", files)
-	}
-	for _, f := range files {
-		content, err := os.ReadFile(f)
-		must(t, err)
-		if len(content) > max || len(content) < max/2 {
-			t.Errorf("%s has %d bytes", f, len(content))
-		}
-	}
-	if newest, _ := os.ReadFile(path); !strings.Contains(string(newest), `"n":99`) {
-		t.Errorf("the last line is not in the newest file: %s", newest)
 	}
 }

@@ -3,6 +3,8 @@
 package logfile
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"sync"
 
@@ -60,7 +62,8 @@ func (l *File) Write(line []byte) (int, error) {
 // long is better than none.
 func (l *File) rotate() {
 	old := l.file
-	if os.Rename(l.path, l.path+".1") != nil || l.open() != nil {
+	err := os.Rename(l.path, l.path+".1")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) || l.open() != nil {
 		l.size = 0 // try again after as much more
 		return
 	}

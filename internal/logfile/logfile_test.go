@@ -43,3 +43,17 @@ func TestLogIsBounded(t *testing.T) {
 		t.Errorf("the last line is not in the newest file: %s", newest)
 	}
 }
+
+// Else it would grow for ever where nobody finds it, or in its predecessor.
+func TestLogWhoseFileIsGoneBeginsAnew(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	l, err := logfile.Open(path, 10)
+	must(t, err)
+	defer l.Close()
+	_, _ = l.Write([]byte("first\n"))
+	must(t, os.Remove(path))
+	_, _ = l.Write([]byte("second\n"))
+	if text, err := os.ReadFile(path); string(text) != "second\n" {
+		t.Fatalf("%q, %v", text, err)
+	}
+}

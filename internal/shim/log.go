@@ -2,8 +2,26 @@ package shim
 
 import (
 	"bytes"
+	"io"
 	"log/slog"
+	"os"
+
+	"banger/internal/logfile"
+	"banger/internal/paths"
 )
+
+// maxLog is when the shim's log begins anew; one predecessor is kept beside it. A guest
+// that reboots for ever has the shim, and its VMM, say the same for ever.
+const maxLog = 1 << 20
+
+// openLog opens the log. stderr, which a Starter has made that log, follows it.
+func openLog(dir paths.VM) io.Writer {
+	l, err := logfile.Open(dir.ShimLog(), maxLog)
+	if err != nil {
+		return os.Stderr
+	}
+	return l
+}
 
 // maxVMMLog bounds what a VMM may write into the shim's log in one boot.
 const maxVMMLog = 64 << 10

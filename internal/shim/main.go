@@ -45,7 +45,7 @@ func Main(ctx context.Context, dir string, opts Options) error {
 	defer stop()
 
 	starter, memory := inherited(reportEnv, reportFD), inherited(memoryEnv, memoryFD)
-	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
+	log := slog.New(slog.NewJSONHandler(openLog(paths.VM(dir)), nil))
 	opts.memory = memory
 	s, err := open(ctx, paths.VM(dir), opts, log)
 	tell(starter, err)

@@ -142,7 +142,7 @@ func (s *Starter) spawn(dir paths.VM, report, memory *os.File) (*os.File, error)
 		return nil, err
 	}
 	defer null.Close()
-	log, err := openLog(dir)
+	log, err := os.OpenFile(dir.ShimLog(), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fileError(err, "cannot open its log")
 	}
@@ -206,16 +206,6 @@ func (s *Starter) Close() {
 	}
 	s.mu.Unlock()
 	s.reapers.Wait()
-}
-
-// maxLog is the size at which a start sets the shim's log aside.
-const maxLog = 1 << 20
-
-func openLog(dir paths.VM) (*os.File, error) {
-	if st, err := os.Stat(dir.ShimLog()); err == nil && st.Size() > maxLog {
-		_ = os.Rename(dir.ShimLog(), dir.ShimLog()+".1")
-	}
-	return os.OpenFile(dir.ShimLog(), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
 }
 
 // fileError gives a failed file operation its code.

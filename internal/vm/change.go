@@ -298,6 +298,17 @@ func (m *Manager) rewrite(ctx context.Context, row banger.VM) error {
 	return m.holdOurs(row)
 }
 
+// amend rewrites the spec of a row as the row is by now: whoever began with it may have
+// recorded since that its VM ended, or that one is gone. The VM is locked.
+func (m *Manager) amend(ctx context.Context, id string, change func(*banger.Spec)) (banger.VM, error) {
+	row, err := m.Store.VM(ctx, id)
+	if err != nil {
+		return row, err
+	}
+	change(&row.Spec)
+	return row, m.rewrite(ctx, row)
+}
+
 // holdOurs writes a VM's record where its directory is ours.
 func (m *Manager) holdOurs(row banger.VM) error {
 	dir := m.Dirs.VM(row.ID)

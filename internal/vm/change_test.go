@@ -522,3 +522,54 @@ func TestLedgerThatFailsAtTheEndIsNotLost(t *testing.T) {
 	}
 	w.want("dir vms/devbox", "row devbox stopped")
 }
+
+// endsOnceRead has a VM end when whoever changes it has read its row and has yet to
+// look at the VM.
+func (w *world) endsOnceRead(id string) {
+	w.db.read = sync.OnceFunc(func() {
+		w.shims.vms[id].ends(shim.ReasonPoweroff)
+		w.eventually("its end is known", w.liveOf(id).ended)
+	})
+}
+
+func TestChangeOfAVMThatEndsMeanwhileLeavesItEnded(t *testing.T) {
+	for name, change := range map[string]func(w *world, id string) error{
+		"set": func(w *world, id string) error {
+			_, _, err := w.Set(t.Context(), id, Set{DiskBytes: 2 * banger.GiB}, quiet{})
+			return err
+		},
+		"snapshot": func(w *world, id string) error {
+			_, err := w.CreateSnapshot(t.Context(), id, "one", quiet{})
+			return err
+		},
+		"visit that fails": func(w *world, id string) error {
+			w.shims.startErr = banger.Errorf(banger.Unavailable, "no VMM")
+			if err := w.Visit(t.Context(), id, quiet{}, nil); banger.CodeOf(err) != banger.Unavailable {
+				return errors.New("it did not fail")
+			}
+			return nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			v := w.create(Create{Name: "devbox", Start: true, Wait: true})
+			w.endsOnceRead(v.ID)
+			if err := change(w, v.ID); err != nil {
+				t.Fatal(err)
+			}
+			if row := w.row(v.ID); row.State != banger.StateStopped || row.Runtime.EndedAt.IsZero() {
+				t.Errorf("its row is %s and says that it ended %v", row.State, row.Runtime.EndedAt)
+			}
+		})
+	}
+}
+
+func TestChangeOfAnEphemeralVMThatEndsMeanwhileBringsNoRowBack(t *testing.T) {
+	w := newWorld(t)
+	v := w.create(Create{Name: "devbox", Start: true, Wait: true, Ephemeral: true})
+	w.endsOnceRead(v.ID)
+	if _, _, err := w.Set(t.Context(), v.ID, Set{MemoryMiB: 300}, quiet{}); banger.CodeOf(err) != banger.NotFound {
+		t.Error(err)
+	}
+	w.want("")
+}

@@ -103,8 +103,8 @@ func (m *Manager) set(ctx context.Context, row banger.VM, after banger.Spec) err
 		}
 	}
 	was := row.Spec
-	row.Spec = after
-	if err := m.rewrite(ctx, row); err != nil {
+	row, err := m.amend(ctx, row.ID, func(s *banger.Spec) { *s = after })
+	if err != nil {
 		return err
 	}
 	l, err := m.attach(ctx, row)

@@ -70,10 +70,10 @@ func (m *Manager) createSnapshot(ctx context.Context, row banger.VM, name string
 	if err := artifact.Publish(made, dir.Snapshot(rec.ID)); err != nil {
 		return s, fileError(err)
 	}
-	row.Spec.Snapshot = rec.ID
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout) // it is there
 	defer cancel()
-	return rec.Snapshot, m.rewrite(ctx, row)
+	_, err = m.amend(ctx, row.ID, func(s *banger.Spec) { s.Snapshot = rec.ID })
+	return rec.Snapshot, err
 }
 
 // unfinishedSnapshot is where a snapshot is while it is made or removed.
@@ -219,8 +219,8 @@ func (m *Manager) adoptChildren(ctx context.Context, row banger.VM, gone snapsho
 	if row.Spec.Snapshot != gone.ID {
 		return nil
 	}
-	row.Spec.Snapshot = gone.Parent
-	return m.rewrite(ctx, row)
+	_, err := m.amend(ctx, row.ID, func(s *banger.Spec) { s.Snapshot = gone.Parent })
+	return err
 }
 
 // Unfinished lists what was not finished in a VM's directory when a daemon ended,

@@ -18,6 +18,9 @@ func (m *Manager) visit(ctx context.Context, row banger.VM, p Progress, do func(
 	if err := m.refuseVisit(ctx, row); err != nil {
 		return err
 	}
+	if row, err = m.Store.VM(ctx, row.ID); err != nil { // which may say by now how it ended
+		return err
+	}
 	b, err := m.describeVisit(ctx, row)
 	if err != nil {
 		return err

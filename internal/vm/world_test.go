@@ -202,6 +202,7 @@ type failingStore struct {
 	*store.Store
 	setState atomic.Pointer[error]
 	written  func()       // when a state has been written
+	read     func()       // when a row has been read
 	refusals atomic.Int32 // how many rows are still not to be deleted
 }
 
@@ -215,6 +216,13 @@ func (s *failingStore) SetState(ctx context.Context, id string, state banger.Sta
 		defer s.written()
 	}
 	return s.Store.SetState(ctx, id, state, r)
+}
+
+func (s *failingStore) VM(ctx context.Context, id string) (banger.VM, error) {
+	if s.read != nil {
+		defer s.read()
+	}
+	return s.Store.VM(ctx, id)
 }
 
 func (s *failingStore) DeleteVM(ctx context.Context, id string) error {

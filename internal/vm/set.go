@@ -119,13 +119,22 @@ func (m *Manager) set(ctx context.Context, row banger.VM, after banger.Spec) err
 		return err
 	}
 	if status, _, _ := l.seen(); status.Reach == nil && was.NetworkWords() != after.NetworkWords() {
-		return banger.Errorf(banger.Unavailable, "its network changes when it is started again: the banger that started it knew of none").
-			Hint("banger vm restart %s", row.Name)
+		return refuseNetwork(row)
 	}
 	if err := m.agreeOnNetwork(ctx, l, row); err != nil {
 		return err
 	}
 	return m.refresh(ctx, l, s)
+}
+
+// refuseNetwork is for a VM whose shim has no network to change. One that goes with its
+// owner is never started again.
+func refuseNetwork(row banger.VM) error {
+	if row.Spec.Ephemeral {
+		return banger.Errorf(banger.Unavailable, "its network cannot change: the banger that started it knew of none").Hint(withoutRm)
+	}
+	return banger.Errorf(banger.Unavailable, "its network changes when it is started again: the banger that started it knew of none").
+		Hint("banger vm restart %s", row.Name)
 }
 
 // growDisk enlarges the disk of a VM. The guest of one that runs uses it at once,

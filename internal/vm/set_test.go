@@ -122,6 +122,17 @@ func TestShimWithoutANetworkSaysThatARestartChangesIt(t *testing.T) {
 	}
 }
 
+func TestShimOfAnEphemeralVMWithoutANetworkIsNotToBeRestarted(t *testing.T) {
+	w := newWorld(t)
+	v := w.create(Create{Name: "devbox", Start: true, Wait: true, Ephemeral: true})
+	w.shims.vms[v.ID].update(func() { w.shims.vms[v.ID].status.Reach = nil })
+	nat := true
+	_, _, err := w.Set(t.Context(), v.ID, Set{NAT: &nat}, silent{})
+	if hints := banger.HintsOf(err); banger.CodeOf(err) != banger.Unavailable || !slices.Equal(hints, []string{withoutRm}) || strings.Contains(err.Error(), "started again") {
+		t.Errorf("got %v, hints %q", err, hints)
+	}
+}
+
 func TestShapeChangesWhenTheVMIsStopped(t *testing.T) {
 	w := newWorld(t)
 	v := w.create(Create{Name: "devbox", Start: true, Wait: true})

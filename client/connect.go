@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -12,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger"
-	"banger/internal/api"
 	"banger/internal/build"
 	"banger/internal/paths"
 	"banger/internal/peer"
@@ -45,10 +43,14 @@ func Connect(ctx context.Context, dirs paths.Dirs, o Options) (*Client, error) {
 }
 
 // Find gives the daemon of a state directory, of whatever build, and never
-// starts or replaces one: banger.Unavailable where none runs.
+// starts or replaces one: banger.Unavailable where none runs, banger.Conflict where
+// one does that nobody can reach.
 func Find(ctx context.Context, dirs paths.Dirs) (*Client, error) {
 	conn, socket, err := running(ctx, dirs)
 	if errors.Is(err, errNoDaemon) {
+		if err := stranded(ctx, dirs); err != nil {
+			return nil, err
+		}
 		return nil, banger.Errorf(banger.Unavailable, "no daemon runs for %s", dirs.State).
 			Hint("any command that needs one starts it, as banger ps does")
 	} else if err != nil {
@@ -103,14 +105,13 @@ func meet(ctx context.Context, dirs paths.Dirs, o Options) (net.Conn, string, er
 // running connects to the daemon that the lock file names. The text may be
 // that of a dead one, which is found out by connecting.
 func running(ctx context.Context, dirs paths.Dirs) (net.Conn, string, error) {
-	text, err := os.ReadFile(dirs.DaemonLock())
+	w, err := whereabouts(dirs)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return nil, "", errNoDaemon
 	} else if err != nil {
 		return nil, "", banger.Errorf(banger.Unavailable, "cannot find the daemon: %w", err)
 	}
-	var w api.Whereabouts
-	if json.Unmarshal(text, &w) != nil || w.Socket == "" || w.Stopping {
+	if w.Socket == "" || w.Stopping {
 		return nil, "", errNoDaemon
 	}
 	conn, err := dial(ctx, w.Socket)

@@ -360,6 +360,23 @@ func TestADaemonIsFoundFromAnotherSession(t *testing.T) {
 	}
 }
 
+// The socket goes with its directory when the user logs out, and the daemon stays.
+func TestADaemonWhoseSocketIsGoneIsNamed(t *testing.T) {
+	dirs := home(t)
+	_, first := connect(t, dirs, client.Options{})
+	if err := os.RemoveAll(dirs.Runtime); err != nil {
+		t.Fatal(err)
+	}
+	_, err := client.Find(t.Context(), dirs)
+	if hints := fmt.Sprint(banger.HintsOf(err)); banger.CodeOf(err) != banger.Conflict || !strings.Contains(hints, fmt.Sprintf("kill %d ", first.PID)) {
+		t.Errorf("got %v with the hints %s", err, hints)
+	}
+	kill(t, first.PID)
+	if _, err := client.Find(t.Context(), dirs); banger.CodeOf(err) != banger.Unavailable {
+		t.Errorf("when it was killed: %v", err)
+	}
+}
+
 // A start that is under way belongs to the daemon as well as to the command
 // that began it, so a command that dies does not leave two daemons racing.
 func TestACancelledStartLeavesAWorkingDaemon(t *testing.T) {

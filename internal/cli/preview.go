@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path"
+	"strings"
 
 	"banger/internal/workspace"
 )
@@ -11,7 +12,8 @@ import (
 // preview prints what would go in.
 func (a *app) preview(ctx context.Context, p *workspace.Plan, user, guestPath string) error {
 	if guestPath == "" {
-		guestPath = "~" + user + "/" + path.Base(workspace.DefaultGuestPath)
+		name, _, _ := strings.Cut(user, ":")
+		guestPath = "~" + name + "/" + path.Base(workspace.DefaultGuestPath)
 	}
 	files, bytes, err := p.Count(ctx)
 	if err != nil {

@@ -64,6 +64,16 @@ func (b *bringing) asked() []string {
 	return words
 }
 
+// settle decides where the repository goes and whose it becomes: where it is already, if
+// nobody said otherwise.
+func (b *bringing) settle(ctx context.Context, c *client.Client, vm api.VM) {
+	if w := vm.Workspace; w.SourcePath == b.plan.Root && !b.placed && (b.anybodys || b.user == w.User) {
+		b.guestPath, b.user = w.GuestPath, w.User
+	} else {
+		b.follow(ctx, c, vm)
+	}
+}
+
 // follow has the files become those of the image's own user, whom commands are run as,
 // where nobody said whose they are to be.
 func (b *bringing) follow(ctx context.Context, c *client.Client, vm api.VM) {

@@ -54,13 +54,23 @@ func (o *prepareOptions) check(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	if o.flags.dryRun {
-		user, guestPath := o.flags.place(cmd, o.user)
-		return o.app.preview(cmd.Context(), plan, user, guestPath)
-	}
 	b := &bringing{app: o.app, plan: plan, force: o.force, anybodys: o.user == "", placed: cmd.Flags().Changed("guest-path")}
 	b.user, b.guestPath = o.flags.place(cmd, o.user)
-	return o.app.with(cmd, func(ctx context.Context, c *client.Client) error { return o.run(ctx, c, b) })
+	do := o.run
+	if o.flags.dryRun {
+		do = o.preview
+	}
+	return o.app.with(cmd, func(ctx context.Context, c *client.Client) error { return do(ctx, c, b) })
+}
+
+// preview says what would go in, and wakes no VM for it.
+func (o *prepareOptions) preview(ctx context.Context, c *client.Client, b *bringing) error {
+	vm, err := c.VM(ctx, o.ref)
+	if err != nil {
+		return err
+	}
+	b.settle(ctx, c, vm)
+	return o.app.preview(ctx, b.plan, b.user, b.guestPath)
 }
 
 func (o *prepareOptions) run(ctx context.Context, c *client.Client, b *bringing) error {
@@ -69,11 +79,7 @@ func (o *prepareOptions) run(ctx context.Context, c *client.Client, b *bringing)
 		return err
 	}
 	defer sh.Close()
-	if w := vm.Workspace; w.SourcePath == b.plan.Root && !b.placed && (b.anybodys || b.user == w.User) {
-		b.guestPath, b.user = w.GuestPath, w.User
-	} else {
-		b.follow(ctx, c, vm)
-	}
+	b.settle(ctx, c, vm)
 	b.notes()
 	b.begin(ctx, vm.Workspace.IsZero())
 	defer b.end()

@@ -57,7 +57,7 @@ func (d *daemon) compose(ctx context.Context, log io.Writer, vms func(*daemon) v
 		shims.Started = d.scopes.started
 	}
 	if vms == nil {
-		vms = func(d *daemon) vm.Service { return d.machines(rows, shims) }
+		vms = func(d *daemon) vm.Service { return d.machines(ctx, rows, shims) }
 	}
 	d.templates = &templates{Pool: template.Pool{Cache: template.Cache{Dir: d.dirs.Templates()}}, exe: "/proc/self/exe", log: d.log}
 	d.loopback = &prefixes{stateDir: d.dirs.State, space: loopback.Usual}
@@ -95,7 +95,7 @@ func (d *daemon) sweep() {
 	}
 }
 
-func (d *daemon) machines(rows *store.Store, shims *shim.Starter) vm.Service {
+func (d *daemon) machines(ctx context.Context, rows *store.Store, shims *shim.Starter) vm.Service {
 	choice := &chooser{d: d}
 	return vm.New(vm.Deps{
 		Store: rows, Images: d.images, Kernels: d.kernels, Shims: vm.ShimsOf(shims),
@@ -104,6 +104,7 @@ func (d *daemon) machines(rows *store.Store, shims *shim.Starter) vm.Service {
 		Initramfs: new(initramfs).of,
 		Trust:     func() ([]byte, []string) { return hostca.Read(hostca.Usual) },
 		Templates: d.templates, HostKeys: d.keys, Loopback: d.loopback,
+		Ending: ctx.Done(),
 	})
 }
 

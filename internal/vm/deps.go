@@ -37,6 +37,10 @@ type Deps struct {
 	// Trust gives the certificates that the host's administrator added, in PEM, and
 	// says of each file why it was left out.
 	Trust func() (text []byte, problems []string)
+
+	// Ending is closed once the daemon is to end, which may take it a while: what nobody
+	// asked for is not begun any more.
+	Ending <-chan struct{}
 }
 
 // Machine is the monitor that was picked for a start.

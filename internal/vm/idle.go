@@ -59,6 +59,16 @@ func (l *live) tryToEnd(now time.Time, within time.Duration) bool {
 	return true
 }
 
+// toEnd says whether the daemon was told to end.
+func (m *Manager) toEnd() bool {
+	select {
+	case <-m.Ending:
+		return true
+	default:
+		return false
+	}
+}
+
 // endStale ends a VM, unless somebody came to use it meanwhile. The last word on that
 // is the shim's; one of an earlier build is believed what it said a moment before.
 func (m *Manager) endStale(ctx context.Context, u use, p idlePolicy) {
@@ -67,7 +77,7 @@ func (m *Manager) endStale(ctx context.Context, u use, p idlePolicy) {
 		verb = "suspend"
 	}
 	_, err := m.change(ctx, u.row.ID, verb, func(ctx context.Context, row banger.VM) error {
-		if status, ok := m.ask(ctx, u.live); !ok || m.liveOf(row.ID) != u.live || !p.stale(status) {
+		if status, ok := m.ask(ctx, u.live); !ok || m.liveOf(row.ID) != u.live || !p.stale(status) || m.toEnd() {
 			return nil
 		}
 		m.Log.Info("ending an idle VM", "vm", row.ID, "name", row.Name, "how", verb, "idle_for", p.after)

@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"context"
 	"sync"
 	"testing"
 	"time"
@@ -93,6 +94,54 @@ func TestIdleVMThatCannotBeEndedIsLeftAloneForAsLong(t *testing.T) {
 	now := time.Now()
 	if !l.tryToEnd(now, time.Hour) || l.tryToEnd(now.Add(time.Hour-1), time.Hour) || !l.tryToEnd(now.Add(time.Hour), time.Hour) {
 		t.Error("it is not tried once an hour")
+	}
+}
+
+// A daemon that ends leaves a suspension to the shim, and the next one finds out.
+func TestSuspensionOfAnIdleVMIsNotWaitedForAtTheDaemonsEnd(t *testing.T) {
+	for name, late := range map[string]bool{"it ends before the next daemon": false, "it ends under the next daemon": true} {
+		t.Run(name, func(t *testing.T) {
+			w, v := idleWorld(t, "suspend")
+			begun, goOn, closed := make(chan struct{}), make(chan struct{}), make(chan struct{})
+			w.shims.saving = func(context.Context, *fakeShim) { close(begun); <-goOn }
+			w.idles(v.ID, 2*time.Hour)
+			w.tend(t.Context())
+			<-begun
+			m, s := w.Manager, w.shims.vms[v.ID]
+			go func() { defer close(closed); m.close() }()
+			select {
+			case <-closed:
+			case <-time.After(10 * time.Second):
+				close(goOn)
+				t.Fatal("the daemon waits for it")
+			}
+			if late {
+				w.reconcile()
+			}
+			close(goOn)
+			if w.eventually("it is suspended", func() bool { return !s.alive() }); !late {
+				w.reconcile()
+			}
+			w.eventually("its row says so", func() bool { return w.row(v.ID).State == banger.StateSuspended })
+		})
+	}
+}
+
+func TestDaemonThatIsToEndEndsNoIdleVM(t *testing.T) {
+	for _, action := range []string{"stop", "suspend"} {
+		w, v := idleWorld(t, action)
+		w.idles(v.ID, 2*time.Hour)
+		all, err := w.uses(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ending := make(chan struct{})
+		close(ending)
+		w.Ending = ending
+		w.endStale(t.Context(), all[0], idlePolicyOf(w.config))
+		if got := w.get(v.ID).State; got != banger.StateRunning {
+			t.Errorf("%s: it is %s", action, got)
+		}
 	}
 }
 

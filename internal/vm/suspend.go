@@ -38,9 +38,11 @@ func (m *Manager) suspend(ctx context.Context, row banger.VM, save func(Shim, co
 		return err
 	}
 	// Begun, it is finished: the shim goes on, and nobody could say meanwhile
-	// whether the VM runs.
+	// whether the VM runs. A daemon that ends leaves it to the shim, and the next one
+	// finds out; before that, what somebody asked for has come to its end.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), suspendTimeout)
 	defer cancel()
+	defer context.AfterFunc(m.ctx, cancel)()
 	err = m.end(ctx, row, func(s Shim) (shim.Exit, error) {
 		p.Stage("save memory")
 		return save(s, ctx)

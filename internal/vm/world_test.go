@@ -568,7 +568,22 @@ func (s *fakeShim) saveMachine(memory, state string) error {
 	return errors.Join(err, f.Truncate(s.launch.Machine.MemoryMiB<<20), os.WriteFile(state, text, 0o600))
 }
 
+// Suspend goes on if who asked for it leaves.
 func (s *fakeShim) Suspend(ctx context.Context) (shim.Exit, error) {
+	done := make(chan func() (shim.Exit, error), 1)
+	go func() {
+		e, err := s.suspend(context.WithoutCancel(ctx))
+		done <- func() (shim.Exit, error) { return e, err }
+	}()
+	select {
+	case said := <-done:
+		return said()
+	case <-ctx.Done():
+		return shim.Exit{}, ctx.Err()
+	}
+}
+
+func (s *fakeShim) suspend(ctx context.Context) (shim.Exit, error) {
 	if err := s.gone(); err != nil {
 		return shim.Exit{}, err
 	}

@@ -36,6 +36,11 @@ func (m *Manager) viewAfter(ctx context.Context, row banger.VM) (View, error) {
 	if !row.Spec.Ephemeral || banger.CodeOf(err) != banger.NotFound {
 		return v, err
 	}
+	return m.lastView(ctx, row)
+}
+
+// lastView is a VM that is gone, as it was at its end.
+func (m *Manager) lastView(ctx context.Context, row banger.VM) (View, error) {
 	names, err := m.imageNames(ctx)
 	row.State = banger.StateStopped
 	return View{VM: row, ImageName: or(names[row.ImageID], row.ImageID)}, err
@@ -114,6 +119,10 @@ func (m *Manager) Kill(ctx context.Context, id, signal string) (View, error) {
 	if !known {
 		return View{}, banger.Errorf(banger.BadRequest, "bad signal %q: it must be KILL, TERM or INT", signal)
 	}
+	was, err := m.Store.VM(ctx, id)
+	if err != nil {
+		return View{}, err
+	}
 	cut := false
 	unlock, err := m.locks.lockEnd(ctx, id, func() { cut = m.cutPower(ctx, id, sig) })
 	if err != nil {
@@ -121,6 +130,9 @@ func (m *Manager) Kill(ctx context.Context, id, signal string) (View, error) {
 	}
 	defer unlock()
 	row, err := m.changeLocked(ctx, id, "kill", func(ctx context.Context, row banger.VM) error { return m.kill(ctx, row, sig, cut) })
+	if was.Runtime.Creating && banger.CodeOf(err) == banger.NotFound {
+		return m.lastView(ctx, was) // whoever was making it has undone that
+	}
 	if err != nil {
 		return View{}, err
 	}

@@ -101,8 +101,8 @@ type Service interface {
 	Kill(ctx context.Context, id, signal string) (View, error)
 	// Suspend saves the memory of a VM and ends it; Start resumes it.
 	Suspend(ctx context.Context, id string, p Progress) (View, error)
-	// Fork makes copies of a VM, which all run once it returns, or none. The
-	// VM goes on as it is.
+	// Fork makes copies of a VM, which all run once it returns, or none; those that
+	// somebody kills or deletes by force meanwhile are left out. The VM goes on as it is.
 	Fork(ctx context.Context, id string, f Fork, p Progress) (Forks, error)
 	Pause(ctx context.Context, id string) (View, error)
 	Resume(ctx context.Context, id string) (View, error)

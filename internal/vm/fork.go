@@ -2,7 +2,6 @@ package vm
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -16,7 +15,8 @@ import (
 )
 
 // Fork implements Service. Copies of a VM with a memory go on where it is,
-// others boot. All of them are made or none is.
+// others boot. All of them are made or none is, but for those that somebody ends
+// meanwhile.
 func (m *Manager) Fork(ctx context.Context, id string, f Fork, p Progress) (out Forks, err error) {
 	if err := f.Check(); err != nil {
 		return out, err
@@ -40,24 +40,10 @@ func (f Fork) Check() error {
 	return nil
 }
 
-// child is a copy being made.
-type child struct {
-	row    banger.VM
-	begin  begin
-	unlock func()
-}
-
 func (m *Manager) fork(ctx context.Context, row banger.VM, f Fork, p Progress) (out Forks, err error) {
 	watch := newStopwatch()
 	children, err := m.reserveForks(ctx, row, f, p)
-	defer func() {
-		if err != nil {
-			m.undoForks(ctx, children)
-		}
-		for _, c := range children {
-			c.unlock()
-		}
-	}()
+	defer func() { m.letGo(ctx, children, err != nil) }()
 	if err != nil {
 		return out, err
 	}
@@ -81,6 +67,10 @@ func (m *Manager) fork(ctx context.Context, row banger.VM, f Fork, p Progress) (
 	}
 	out.Pause = o.pause
 	for _, c := range children {
+		if !c.kept {
+			p.Warn(c.row.Name + removedMeanwhile)
+			continue
+		}
 		v, err := m.Get(ctx, c.row.ID)
 		if err != nil {
 			return out, err
@@ -114,11 +104,11 @@ func (m *Manager) reserveForks(ctx context.Context, parent banger.VM, f Fork, p 
 	rows := make([]banger.VM, len(names))
 	for i, name := range names {
 		rows[i] = forkOf(parent, name, f.Ephemeral)
-		unlock, err := m.locks.lock(ctx, rows[i].ID)
+		work, unlock, err := m.locks.lockWork(ctx, rows[i].ID)
 		if err != nil {
 			return children, err
 		}
-		children = append(children, &child{row: rows[i], unlock: unlock})
+		children = append(children, &child{row: rows[i], work: work, unlock: sync.OnceFunc(unlock)})
 	}
 	if rows, err = m.Store.ReserveVMs(ctx, rows, cfg.NetworkPrefix); err != nil {
 		return children, err
@@ -128,6 +118,9 @@ func (m *Manager) reserveForks(ctx context.Context, parent banger.VM, f Fork, p 
 		if c.begin, err = m.describe(ctx, c.row, image, cfg); err != nil {
 			return children, err
 		}
+	}
+	for _, c := range children {
+		context.AfterFunc(c.work, func() { m.giveUp(ctx, c) })
 	}
 	return children, nil
 }
@@ -236,55 +229,18 @@ func (m *Manager) startForks(ctx context.Context, children []*child, p Progress)
 	p.Stage("start forks")
 	turns := make(chan struct{}, runtime.NumCPU()+1)
 	err := together(ctx, children, func(ctx context.Context, c *child) error {
-		turns <- struct{}{}
+		select {
+		case turns <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 		defer func() { <-turns }()
 		return m.startFork(ctx, c)
 	})
 	if err != nil {
 		return err
 	}
-	up := map[string]banger.Runtime{}
-	for _, c := range children {
-		up[c.row.ID] = c.begin.runtime
-	}
-	if err := m.Store.SetStates(ctx, banger.StateRunning, up); err != nil {
-		return err
-	}
-	for _, c := range children {
-		c.row.State = banger.StateRunning
-		if l := m.liveOf(c.row.ID); l != nil {
-			m.expectOwner(c.row, l)
-		}
-	}
-	return nil
-}
-
-// together does the same for all children at once. Once it failed for one, the
-// others are of no use.
-func together(ctx context.Context, children []*child, do func(context.Context, *child) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	errs := make([]error, len(children))
-	var work sync.WaitGroup
-	for i, c := range children {
-		work.Go(func() {
-			if errs[i] = do(ctx, c); errs[i] != nil {
-				cancel()
-			}
-		})
-	}
-	work.Wait()
-	return firstReal(errs)
-}
-
-// firstReal is the first error that is not the consequence of another one.
-func firstReal(errs []error) error {
-	for _, err := range errs {
-		if err != nil && banger.CodeOf(err) != banger.Cancelled && !errors.Is(err, context.Canceled) {
-			return err
-		}
-	}
-	return errors.Join(errs...)
+	return m.acknowledge(ctx, children)
 }
 
 func (m *Manager) startFork(ctx context.Context, c *child) error {
@@ -298,15 +254,6 @@ func (m *Manager) startFork(ctx context.Context, c *child) error {
 		err = m.awaitReady(ctx, c.row, l, silent{})
 	}
 	return banger.Wrap(err, "cannot start %s", c.row.Name)
-}
-
-// undoForks removes all children, of which none was acknowledged.
-func (m *Manager) undoForks(ctx context.Context, children []*child) {
-	var work sync.WaitGroup
-	for _, c := range children {
-		work.Go(func() { m.undo(ctx, c.row) })
-	}
-	work.Wait()
 }
 
 // silent is the Progress of what happens several times at once.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"testing"
+	"time"
 
 	"banger"
 )
@@ -42,19 +43,41 @@ func waitForStart() { _, _ = io.Copy(io.Discard, os.Stdin) }
 
 const perProcess = 60
 
+// waits is how long the store waits for another process: busy_timeout of pragmas.
+const waits = 5 * time.Second
+
+// insist does again what another process did not let be done. Nobody queues for the
+// lock of a database, so that on a slow disk the other may have it for as long as one
+// waits. One who is turned away sooner did not wait.
+func insist(do func() error) error {
+	for deadline := time.Now().Add(5 * time.Minute); ; {
+		begun := time.Now()
+		err := do()
+		if banger.CodeOf(err) != banger.Busy || begun.After(deadline) {
+			return err
+		}
+		if waited := time.Since(begun); waited < waits {
+			return fmt.Errorf("it waited for %v: %w", waited, err)
+		}
+	}
+}
+
 // reserveMany says each name once it was acknowledged.
 func reserveMany(ctx context.Context, path string) error {
 	waitForStart()
-	s, err := Open(ctx, path)
+	var s *Store
+	err := insist(func() (err error) { s, err = Open(ctx, path); return err })
 	if err != nil {
 		return err
 	}
-	if err := s.UpsertImage(ctx, banger.Image{ID: "i1", Name: "debian", RootfsPath: "/r"}); err != nil {
+	err = insist(func() error { return s.UpsertImage(ctx, banger.Image{ID: "i1", Name: "debian", RootfsPath: "/r"}) })
+	if err != nil {
 		return err
 	}
 	for i := range perProcess {
 		name := fmt.Sprintf("vm-%d-%d", os.Getpid(), i)
-		if _, err := s.ReserveVM(ctx, newVM(name), "10.77.0.0/16"); err != nil {
+		err := insist(func() error { _, err := s.ReserveVM(ctx, newVM(name), "10.77.0.0/16"); return err })
+		if err != nil {
 			return err
 		}
 		fmt.Println(name)

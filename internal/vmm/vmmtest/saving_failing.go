@@ -41,10 +41,8 @@ func (g *guest) testFailedSave(t *testing.T) {
 		t.Errorf("a file that is there: %v", err)
 	}
 	wantFiles(t, dir, "state")
+	g.send(t, "count")
 	g.SetDeadline(t, patience*300*time.Millisecond)
-	if _, err := g.Agent().Write([]byte("count\n")); err != nil {
-		t.Fatal(err)
-	}
 	if line, err := g.lines.ReadString('\n'); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("a machine that was paused said %q (%v)", line, err)
 	}

@@ -2,12 +2,13 @@ package vmmtest
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"banger"
 	"banger/internal/vmm"
@@ -57,40 +58,68 @@ func (h Harness) testFailedBoot(t *testing.T) {
 			if banger.CodeOf(err) != c.code || !strings.Contains(err.Error(), c.says) || !strings.HasPrefix(err.Error(), "cannot ") {
 				t.Errorf("error %q of code %s, want %s and the word %q", err, banger.CodeOf(err), c.code, c.says)
 			}
-			if after := worldOf(t, cfg.Dir); !slices.Equal(before, after) {
-				t.Errorf("the world was\n%q\nand is\n%q", before, after)
-			}
+			before.wantBack(t, cfg.Dir)
 		})
 	}
 }
 
-// worldOf is what a failed boot could leave behind: files in the directory,
+// world is what a failed boot could leave behind: files in the directory,
 // processes and descriptors of this process.
-func worldOf(t *testing.T, dir string) []string {
+type world struct {
+	files, processes []string
+	sockets          int // and pipes
+}
+
+// worldOf sees it once it stands still: what was before may be about to end.
+func worldOf(t *testing.T, dir string) world {
 	t.Helper()
-	var world []string
+	w := glance(t, dir)
+	for limit := time.Now().Add(answerLimit); time.Now().Before(limit); {
+		time.Sleep(10 * time.Millisecond)
+		was := w
+		if w = glance(t, dir); reflect.DeepEqual(w, was) {
+			break
+		}
+	}
+	return w
+}
+
+// wantBack waits until there is nothing but what was before.
+func (w world) wantBack(t *testing.T, dir string) {
+	t.Helper()
+	for limit := time.Now().Add(answerLimit); ; time.Sleep(10 * time.Millisecond) {
+		now := glance(t, dir)
+		begun := slices.DeleteFunc(slices.Clone(now.processes), func(pid string) bool { return slices.Contains(w.processes, pid) })
+		if slices.Equal(now.files, w.files) && len(begun) == 0 && now.sockets <= w.sockets {
+			return
+		}
+		if time.Now().After(limit) {
+			t.Errorf("the world was\n%+v\nand is\n%+v", w, now)
+			return
+		}
+	}
+}
+
+func glance(t *testing.T, dir string) (w world) {
+	t.Helper()
 	files, err := os.ReadDir(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, f := range files {
-		world = append(world, "file "+f.Name())
+		w.files = append(w.files, f.Name())
 	}
 	tasks, _ := filepath.Glob("/proc/self/task/*/children")
 	for _, task := range tasks {
 		children, _ := os.ReadFile(task) // a thread may just have ended
-		for pid := range strings.FieldsSeq(string(children)) {
-			world = append(world, "process "+pid)
-		}
+		w.processes = append(w.processes, strings.Fields(string(children))...)
 	}
+	slices.Sort(w.processes)
 	links, _ := filepath.Glob("/proc/self/fd/*")
-	sockets := 0
 	for _, link := range links {
 		if target, _ := os.Readlink(link); strings.HasPrefix(target, "socket:") || strings.HasPrefix(target, "pipe:") {
-			sockets++
+			w.sockets++
 		}
 	}
-	world = append(world, fmt.Sprintf("%d sockets and pipes", sockets))
-	slices.Sort(world)
-	return world
+	return w
 }

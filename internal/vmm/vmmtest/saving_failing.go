@@ -182,9 +182,7 @@ func (h Harness) testRefused(t *testing.T, r rest) {
 			if banger.CodeOf(err) != d.code || !strings.Contains(err.Error(), d.says) || !strings.HasPrefix(err.Error(), "cannot ") {
 				t.Errorf("error %q of code %s, want %s and the word %q", err, banger.CodeOf(err), d.code, d.says)
 			}
-			if after := worldOf(t, cfg.Dir); !slices.Equal(before, after) {
-				t.Errorf("the world was\n%q\nand is\n%q", before, after)
-			}
+			before.wantBack(t, cfg.Dir)
 		})
 	}
 }

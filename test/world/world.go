@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // World is one installation.
@@ -21,6 +23,8 @@ type World struct {
 	Home  string
 	Bin   string   // the binary under test
 	Extra []string // more environment, KEY=VALUE
+
+	lock *os.File // of one that is shared, in turn
 }
 
 // Cache is where worlds that stay between runs live: $BANGER_TEST_CACHE, else
@@ -37,7 +41,8 @@ func Cache() (string, error) {
 }
 
 // OpenShared opens the world of that name that stays between runs, without
-// VMs, with kernel and image built. root is the checkout.
+// VMs, with kernel and image built. root is the checkout. Until Close or the end of the
+// process nobody else may open it, who would remove the VMs.
 func OpenShared(root, name string) (*World, error) {
 	bin, err := filepath.Abs(filepath.Join(root, "bin", "banger"))
 	if err != nil {
@@ -54,8 +59,26 @@ func OpenShared(root, name string) (*World, error) {
 	if err := os.MkdirAll(w.Home, 0o700); err != nil {
 		return nil, err
 	}
+	if err := w.take(); err != nil {
+		return nil, err
+	}
 	w.Clear()
 	return w, w.Furnish()
+}
+
+// take locks the world, which ends with this process too.
+func (w *World) take() (err error) {
+	if w.lock, err = os.Open(w.Home); err != nil {
+		return err
+	}
+	err = unix.Flock(int(w.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		err = fmt.Errorf("another run has %s: wait for its end, or set BANGER_TEST_CACHE to another directory", w.Home)
+	}
+	if err != nil {
+		_ = w.lock.Close()
+	}
+	return err
 }
 
 // Furnish makes sure that kernel and image are there.
@@ -93,6 +116,7 @@ func (w *World) Clear() {
 func (w *World) Close() {
 	w.Clear()
 	w.Banger("daemon", "stop", "--force")
+	_ = w.lock.Close() // nil for a world of one's own
 }
 
 // Command prepares a banger command. One that hangs is ended in the end.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -15,21 +16,60 @@ import (
 // Commands that are cut off in the middle by a kill of one of the processes
 // that take part. When that is, is seen by what lies in the directories.
 
-// amid begins a command, waits for a moment of it and gives the command.
-func (w home) amid(t *testing.T, moment func() bool, args ...string) *exec.Cmd {
+// tries is how often a command is begun that is over before it is cut off, as it may be
+// on a busy host.
+const tries = 10
+
+// amid begins a command, waits for a moment of it and cuts it off there, again until
+// that was done in time. before makes all as it was.
+func (w home) amid(t *testing.T, before func(), moment func() bool, cut func(cmd *exec.Cmd) (inTime bool), args ...string) {
 	t.Helper()
-	cmd := w.Command(args...)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+	for range tries {
+		before()
+		eventually(t, "nothing is there yet", func() bool { return !moment() })
+		cmd := w.Command(args...)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		came := w.await(t, moment, cmd)
+		if came && cut(cmd) {
+			return
+		}
+		if !came {
+			mustEnd(t, cmd)
+		}
+		t.Logf("%v was not cut off in time", args)
 	}
-	for deadline := time.Now().Add(5 * time.Minute); !moment(); time.Sleep(time.Millisecond) {
+	t.Fatalf("%v was not cut off in time in %d tries", args, tries)
+}
+
+// await waits for a moment of a command, and says whether it came before the end.
+func (w home) await(t *testing.T, moment func() bool, cmd *exec.Cmd) bool {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(time.Millisecond) {
+		ended := !alive(cmd.Process.Pid)
+		if moment() || ended {
+			return !ended
+		}
 		if time.Now().After(deadline) {
 			_ = cmd.Process.Kill()
 			_ = cmd.Wait()
-			t.Fatalf("the moment in %v did not come", args)
+			t.Fatalf("the moment in %v did not come", cmd.Args)
 		}
 	}
-	return cmd
+}
+
+// mustEnd sees that a command that nobody cut off does well.
+func mustEnd(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("%v: %v", cmd.Args, err)
+	}
+}
+
+// strike kills a process if it is still there, and says so.
+func strike(pid int) bool {
+	return alive(pid) && syscall.Kill(pid, syscall.SIGKILL) == nil
 }
 
 // there says whether there is a file.
@@ -121,13 +161,25 @@ func (c *cutOff) shimOfCopy() int {
 
 // kill begins a command and kills the victim in the middle of it. When it
 // returns nothing of the command goes on.
-func (c *cutOff) kill(t *testing.T, moment func() bool, who victim, args ...string) {
+func (c *cutOff) kill(t *testing.T, before func(), moment func() bool, who victim, args ...string) {
 	t.Helper()
-	daemon, before := c.daemonPID(t), c.shimOf(c.dir)
-	cmd := c.amid(t, moment, args...)
-	kill(t, who(c, severed{cmd, daemon, before}))
-	_ = cmd.Wait()
-	c.Banger("vm", "resume", "p") // takes its turn
+	var daemon, shim int
+	c.amid(t, func() {
+		before()
+		daemon, shim = c.daemonPID(t), c.shimOf(c.dir)
+	}, moment, func(cmd *exec.Cmd) bool {
+		if !alive(daemon) {
+			t.Fatal("the daemon ended by itself")
+		}
+		inTime := strike(who(c, severed{cmd, daemon, shim}))
+		if inTime {
+			_ = cmd.Wait()
+		} else {
+			mustEnd(t, cmd)
+		}
+		c.Banger("vm", "resume", "p") // takes its turn
+		return inTime
+	}, args...)
 }
 
 func TestKilledAmidAFork(t *testing.T) {
@@ -150,7 +202,7 @@ func TestKilledAmidAFork(t *testing.T) {
 		{"shim of the VM", c.saving, theShim, nil},
 	} {
 		t.Run(cut.name, func(t *testing.T) {
-			c.kill(t, cut.moment, cut.who, append([]string{"vm", "fork", "-n", "3", "p"}, cut.more...)...)
+			c.kill(t, func() { c.removeCopies(t) }, cut.moment, cut.who, append([]string{"vm", "fork", "-n", "3", "p"}, cut.more...)...)
 			if c.show(t, "p").State == "error" { // its shim was killed
 				c.must(t, "start", "p")
 				c.begin(t)
@@ -174,24 +226,40 @@ func (c *cutOff) answer(t *testing.T, vm string) string {
 // that is not whole, and that nothing else is left of it.
 func (c *cutOff) expectAllOrNone(t *testing.T, owned bool) {
 	t.Helper()
-	copies := strings.Fields(c.must(t, "ps", "-a", "-q"))
-	copies = slices.DeleteFunc(copies, func(id string) bool { return strings.HasPrefix(filepath.Base(c.dir), id) })
+	if owned { // all that were made are about to go, each in its time
+		c.expectAlone(t)
+		return
+	}
+	copies := c.copies(t)
 	if n := len(copies); n != 0 && n != 3 {
 		t.Errorf("%d copies are left", n)
 	}
 	for _, id := range copies {
 		switch state := c.show(t, id).State; {
-		case owned: // they are about to go
 		case state == "error": // its shim was killed after all were acknowledged
 		case state != "running" || c.answer(t, id) != c.secret:
 			t.Errorf("%s is no copy: it is %s", id, state)
 		}
 	}
-	if !owned && len(copies) > 0 {
+	if len(copies) > 0 {
 		t.Log("all copies were made")
-		c.must(t, append([]string{"rm", "-f"}, copies...)...)
+		c.removeCopies(t)
 	}
 	c.expectAlone(t)
+}
+
+// copies are the ids of all other VMs.
+func (c *cutOff) copies(t *testing.T) []string {
+	t.Helper()
+	all := strings.Fields(c.must(t, "ps", "-a", "-q"))
+	return slices.DeleteFunc(all, func(id string) bool { return strings.HasPrefix(filepath.Base(c.dir), id) })
+}
+
+func (c *cutOff) removeCopies(t *testing.T) {
+	t.Helper()
+	if copies := c.copies(t); len(copies) > 0 {
+		c.must(t, append([]string{"rm", "-f"}, copies...)...)
+	}
 }
 
 // expectAlone sees that there is nothing but the VM.
@@ -226,7 +294,7 @@ func TestKilledAmidASuspension(t *testing.T) {
 		{"shim", c.suspending, theShim, true},
 	} {
 		t.Run(cut.name, func(t *testing.T) {
-			c.kill(t, cut.moment, cut.who, "vm", "suspend", "p")
+			c.kill(t, func() { c.must(t, "start", "p") }, cut.moment, cut.who, "vm", "suspend", "p")
 			eventually(t, "it is over", func() bool { return cut.powerCut || !there(c.dir, ".tmp-suspended") })
 			t.Logf("it is %s", c.show(t, "p").State)
 			c.expectWhole(t, cut.powerCut)
@@ -242,8 +310,7 @@ func TestKilledAmidASuspension(t *testing.T) {
 		{"shim amid the resume", theShim, true},
 	} {
 		t.Run(cut.name, func(t *testing.T) {
-			c.must(t, "vm", "suspend", "p")
-			c.kill(t, c.resuming, cut.who, "start", "p")
+			c.kill(t, func() { c.must(t, "vm", "suspend", "p") }, c.resuming, cut.who, "start", "p")
 			t.Logf("it is %s", c.show(t, "p").State)
 			c.expectWhole(t, cut.powerCut)
 		})
@@ -286,11 +353,16 @@ func TestDaemonKilledAmidAStartFromATemplate(t *testing.T) {
 			{"vm", "create", "--name", "half", "--memory", "512"},
 		} {
 			t.Run(args[0]+" as the "+name, func(t *testing.T) {
-				daemon := w.daemonPID(t)
-				cmd := w.amid(t, moment, args...)
-				kill(t, daemon)
-				_ = cmd.Process.Kill()
-				_ = cmd.Wait()
+				var daemon int
+				w.amid(t, func() {
+					w.removeWhole(t, "half")
+					daemon = w.daemonPID(t)
+				}, moment, func(cmd *exec.Cmd) (inTime bool) {
+					kill(t, daemon)
+					_ = cmd.Process.Kill()
+					_ = cmd.Wait()
+					return !w.removeWhole(t, "half")
+				}, args...)
 				w.expectNothingLeft(t)
 			})
 		}
@@ -299,6 +371,17 @@ func TestDaemonKilledAmidAStartFromATemplate(t *testing.T) {
 	if now, of := w.templates(), w.show(t, "whole").Template; !slices.Equal(now, template) || of != filepath.Base(template[0]) {
 		t.Errorf("the template was %q and is %q; the next VM is a fork of %q", template, now, of)
 	}
+}
+
+// removeWhole removes a VM where it was made all the same. Then all of it was.
+func (w home) removeWhole(t *testing.T, name string) (made bool) {
+	t.Helper()
+	if w.gone(t, name) {
+		return false
+	}
+	w.must(t, "exec", name, "--", "true")
+	w.must(t, "rm", "-f", name)
+	return true
 }
 
 // No more than this can be written to a file: a disk that is full.

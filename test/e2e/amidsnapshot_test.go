@@ -20,6 +20,13 @@ func (c *cutOff) snapshots(t *testing.T) []string {
 	return strings.Fields(c.must(t, "vm", "snapshot", "list", "-q", "p"))
 }
 
+func (c *cutOff) removeSnapshots(t *testing.T) {
+	t.Helper()
+	for _, id := range c.snapshots(t) {
+		c.must(t, "vm", "snapshot", "delete", "p", id)
+	}
+}
+
 // Whoever is killed, there is a snapshot that is whole or none, and the VM is the
 // one it was; but if its shim was, which is a power cut.
 func TestKilledAmidASnapshot(t *testing.T) {
@@ -39,7 +46,7 @@ func TestKilledAmidASnapshot(t *testing.T) {
 	} {
 		t.Run(cut.name, func(t *testing.T) {
 			before := c.secret
-			c.kill(t, cut.moment, cut.who, "vm", "snapshot", "create", "p")
+			c.kill(t, func() { c.removeSnapshots(t) }, cut.moment, cut.who, "vm", "snapshot", "create", "p")
 			c.expectWhole(t, cut.powerCut)
 			for _, id := range c.snapshots(t) {
 				t.Log("it was made")
@@ -70,8 +77,8 @@ func TestKilledAmidARestore(t *testing.T) {
 		{"daemon once it is decided", c.decided, theDaemon},
 	} {
 		t.Run(cut.name, func(t *testing.T) {
-			c.must(t, "exec", "p", "--", "sh", "-c", "echo later > /root/file; sync")
-			c.kill(t, cut.moment, cut.who, "vm", "snapshot", "restore", "-f", "p", "then")
+			c.kill(t, func() { c.must(t, "exec", "p", "--", "sh", "-c", "echo later > /root/file; sync") },
+				cut.moment, cut.who, "vm", "snapshot", "restore", "-f", "p", "then")
 			state := c.show(t, "p").State
 			c.must(t, "start", "p")
 			file := c.must(t, "exec", "p", "--", "cat", "/root/file")

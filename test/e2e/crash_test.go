@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -183,11 +184,13 @@ func TestInterruptDuringCreateUndoesIt(t *testing.T) {
 	t.Parallel()
 	w := borrowedWorld(t, "interrupted")
 	begun := func() bool { return len(w.others("")) > 0 || there(w.State(), "vms", ".new-*") }
-	cmd := w.amid(t, begun, "run", "--cold", "--name", "never", "--", "true")
-	_ = cmd.Process.Signal(os.Interrupt)
-	_ = cmd.Wait()
-	if got := cmd.ProcessState.ExitCode(); got != 130 {
-		t.Errorf("status %d, want 130", got)
-	}
+	w.amid(t, func() { w.removeWhole(t, "never") }, begun, func(cmd *exec.Cmd) bool {
+		_ = cmd.Process.Signal(os.Interrupt)
+		_ = cmd.Wait()
+		if got := cmd.ProcessState.ExitCode(); got != 130 {
+			t.Errorf("status %d, want 130", got)
+		}
+		return true
+	}, "run", "--cold", "--name", "never", "--", "true")
 	w.expectNothingLeft(t)
 }

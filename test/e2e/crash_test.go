@@ -61,6 +61,16 @@ func (w home) expectNothingLeft(t *testing.T) {
 	})
 }
 
+// showAdopted is show once the daemon that is new has heard of the VM's shim.
+func (w home) showAdopted(t *testing.T, name string) (vm shown) {
+	t.Helper()
+	eventually(t, "the daemon hears of the shim of "+name, func() bool {
+		vm = w.show(t, name)
+		return vm.ShimPID != 0
+	})
+	return vm
+}
+
 func TestDaemonKilledWhileAnExecCounts(t *testing.T) {
 	t.Parallel()
 	w := borrowedWorld(t, "counting")
@@ -83,7 +93,7 @@ func TestDaemonKilledWhileAnExecCounts(t *testing.T) {
 	if err := cmd.Wait(); err != nil || next != 201 {
 		t.Fatalf("ended before %d: %v", next, err)
 	}
-	after := w.show(t, "counter")
+	after := w.showAdopted(t, "counter")
 	if after.State != "running" || after.ShimPID != before.ShimPID || after.BootID != before.BootID {
 		t.Errorf("before %+v, after %+v", before, after)
 	}

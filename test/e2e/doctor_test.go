@@ -57,7 +57,7 @@ func TestDoctorOverRealVMs(t *testing.T) {
 	if status != 0 || strings.Contains(said, "orphan") || strings.Contains(said, "damage") {
 		t.Errorf("after the repair: status %d\n%s", status, said)
 	}
-	if after := w.show(t, "steady"); after.ShimPID != before.ShimPID || after.BootID != before.BootID {
+	if after := w.showAdopted(t, "steady"); after.ShimPID != before.ShimPID || after.BootID != before.BootID {
 		t.Errorf("a VM that ran was touched: %+v, then %+v", before, after)
 	}
 	if state := w.show(t, "victim").State; state != "error" {

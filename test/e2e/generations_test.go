@@ -104,7 +104,7 @@ func TestDaemonKilledDuringAForkLeavesTheParentAlone(t *testing.T) {
 			return len(scratch) == 0 && len(w.leftovers()) == len(alone)
 		})
 	}
-	if now := w.show(t, "parent"); now.ShimPID != before.ShimPID || w.ask(t, "parent") != secret {
+	if now := w.showAdopted(t, "parent"); now.ShimPID != before.ShimPID || w.ask(t, "parent") != secret {
 		t.Errorf("the parent is another one: %+v", now)
 	}
 }

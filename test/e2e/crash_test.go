@@ -115,7 +115,7 @@ func TestStopKeepsWhatWasWritten(t *testing.T) {
 		return n > 1<<20
 	})
 	shared.must(t, "exec", "writer", "--", "sh", "-c", "echo before the stop >/root/note")
-	shared.must(t, "stop", "writer")
+	shared.must(t, "stop", "--timeout", "5m", "writer") // what was written goes to the host's disk
 	_ = cmd.Wait()
 	shared.must(t, "start", "writer")
 	got := shared.must(t, "exec", "writer", "--", "sh", "-c",

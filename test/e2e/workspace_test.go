@@ -4,7 +4,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -67,21 +66,15 @@ func TestRepositoryInAGuestIsAsOnTheHost(t *testing.T) {
 func TestPrepareThatIsKilledLeavesAVMThatWorks(t *testing.T) {
 	dir := repository(t, oddRepository)
 	shared.start(t, "cut-short")
-	cmd := shared.Command("vm", "workspace", "prepare", "cut-short", dir)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+	before := func() { shared.must(t, "exec", "cut-short", "--", "rm", "-rf", "/root/repo") }
+	begun := func() bool { // the large file has, to come
+		return shared.Banger("exec", "cut-short", "--", "test", "-s", "/root/repo/large").Status == 0
 	}
-	// Killed in the middle of the large file.
-	eventually(t, "the large file has begun to come", func() bool {
-		r := shared.Banger("exec", "cut-short", "--", "stat", "-c", "%s", "/root/repo/large")
-		n, _ := strconv.Atoi(strings.TrimSpace(r.Stdout))
-		return n > 0
-	})
-	_ = cmd.Process.Signal(syscall.SIGKILL)
-	_ = cmd.Wait()
-	if r := shared.Banger("exec", "cut-short", "--", "test", "-e", "/root/repo/.git/banger/since"); r.Status == 0 {
-		t.Fatal("it was not killed in the middle")
-	}
+	shared.amid(t, before, begun, func(cmd *exec.Cmd) (inTime bool) {
+		_ = cmd.Process.Signal(syscall.SIGKILL)
+		_ = cmd.Wait()
+		return shared.Banger("exec", "cut-short", "--", "test", "-e", "/root/repo/.git/banger/since").Status == 1
+	}, "vm", "workspace", "prepare", "cut-short", dir)
 	shared.must(t, "vm", "workspace", "prepare", "cut-short", dir)
 	if got := shared.must(t, "exec", "cut-short", "--", "git", "status", "--short"); got != "M README\n D empty" {
 		t.Errorf("git status in the guest is %q", got)

@@ -82,6 +82,8 @@ func (s sight) row(row banger.VM) []finding {
 		return nil
 	case row.Runtime.Creating:
 		return []finding{orphan("the row of %s, whose creation was not finished", row.Name)}
+	case !exists(string(dir)) && exists(filepath.Join(s.exam.dirs.VMTrash(), row.ID)):
+		return nil // it goes with what lies there, of which trashed tells
 	case !exists(string(dir)) && row.Spec.Ephemeral:
 		return []finding{orphan("the row of %s, which was to go and has no directory", row.Name)}
 	case !exists(string(dir)):

@@ -171,7 +171,8 @@ func pass(st *guestwire.Stream, link *guestlink.Link) error {
 	}
 }
 
-// lostBound is how long the reason of a lost link may take to be known.
+// lostBound is how long the reason of a lost link may take to be known. Where the machine
+// is at its end it is on its way, and has endsKilled more.
 const lostBound = 2 * time.Second
 
 // explain ends a stream whose guest half failed, in the boot of that number. A
@@ -184,7 +185,7 @@ func (s *supervisor) explain(st *guestwire.Stream, boots int, err error) {
 	}
 	bound := time.NewTimer(lostBound)
 	defer bound.Stop()
-	for {
+	for ends := false; ; {
 		now, changed := s.status()
 		switch {
 		case now.Exit != nil:
@@ -199,9 +200,26 @@ func (s *supervisor) explain(st *guestwire.Stream, boots int, err error) {
 		case <-st.Done():
 			return
 		case <-bound.C:
+			if !ends && s.ends() {
+				ends = true
+				bound.Reset(endsKilled)
+				continue
+			}
 			refuse(st, banger.Errorf(banger.Unavailable, "the guest is gone: %w", err))
 			return
 		}
+	}
+}
+
+// ends says whether the machine has ended, or was asked to.
+func (s *supervisor) ends() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case <-s.boot.machine.Done():
+		return true
+	default:
+		return s.asked != ""
 	}
 }
 

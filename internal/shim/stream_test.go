@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -228,5 +229,19 @@ func TestUnknownMethodNamesTheRemedy(t *testing.T) {
 	err := r.call(t.Context(), "levitate", nil, nil)
 	if banger.CodeOf(err) != banger.UnknownMethod || len(banger.HintsOf(err)) != 1 {
 		t.Fatalf("got %v with %q", err, banger.HintsOf(err))
+	}
+}
+
+// On a busy host it may be a while from the loss of the link to the end of the machine.
+func TestStreamIsToldOfAKillThatTakesItsTime(t *testing.T) {
+	r := newRig(t, &scripted{agent: echo, dying: lostBound + time.Second}, testLaunch())
+	s, err := r.Conn().Open(guestwire.KindExec, guestwire.Exec{Argv: []string{"cat"}, Stdin: true}.Append(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.awaitStreams(t, 1)
+	go func() { _ = r.shim.kill(ReasonKilled, syscall.SIGKILL) }()
+	if _, err := s.Wait(t.Context()); err == nil || !strings.Contains(err.Error(), "the guest is gone: it was killed") {
+		t.Errorf("the stream ended with %v", err)
 	}
 }

@@ -15,24 +15,30 @@ import (
 // written. What only the guest changed stays.
 func (d *delivery) again(ctx context.Context) error {
 	d.keepBranch(ctx)
-	var all []*renewal
-	for _, p := range d.cargo.parts {
-		r := &renewal{delivery: d, part: p, work: path.Join(d.to.Path, p.files), gitDir: path.Join(d.to.Path, p.gitDir)}
-		if err := r.compare(ctx); err != nil {
-			return err
+	all, added, err := d.sort(ctx)
+	for _, r := range all {
+		if err == nil {
+			err = r.compare(ctx)
 		}
-		all = append(all, r)
 	}
-	if err := d.refuse(all); err != nil {
+	for _, a := range added {
+		if err == nil {
+			err = a.look(ctx, all)
+		}
+	}
+	if err == nil {
+		err = d.refuse(all, added)
+	}
+	if err != nil {
 		return err
 	}
-	d.done.Nothing = true
+	d.done.Nothing = len(added) == 0
 	for _, r := range all {
 		if err := r.apply(ctx); err != nil {
 			return err
 		}
 	}
-	return nil
+	return d.add(ctx, added)
 }
 
 // keepBranch leaves the guest on a branch of its own, which the host has not got.
@@ -48,8 +54,13 @@ func (d *delivery) keepBranch(ctx context.Context) {
 }
 
 // refuse lists what was changed on both sides.
-func (d *delivery) refuse(all []*renewal) error {
+func (d *delivery) refuse(all []*renewal, added []*addition) error {
 	var why []string
+	for _, a := range added {
+		if a.inTheWay != "" {
+			why = append(why, fmt.Sprintf("%q is to be a submodule, and %s", a.files, a.inTheWay))
+		}
+	}
 	for _, r := range all {
 		for _, p := range r.conflicts {
 			why = append(why, fmt.Sprintf("%q was changed on both sides", path.Join(r.files, p)))

@@ -30,6 +30,8 @@ type part struct {
 	*stage
 	gitDir string // below the guest's path
 	files  string // likewise
+
+	name, above string // of a submodule, and the git directory that it is one of
 }
 
 // Load makes a plan ready. Nothing is written but in a directory for temporary
@@ -128,27 +130,31 @@ func (c *Cargo) loadModule(ctx context.Context, m Module, under, above string) e
 	if err != nil {
 		return err
 	}
-	c.parts = append(c.parts, part{stage: s, gitDir: gitDir, files: files})
+	c.parts = append(c.parts, part{s, gitDir, files, m.Name, under})
 	return s.write("config", m.repo.config.forGuest(m.repo.format, st.branch, back))
 }
 
 // packAll packs the history of all parts, for a guest that has none.
 func (c *Cargo) packAll(ctx context.Context) error {
-	for i := range c.parts {
-		p := &c.parts[i]
-		h, err := p.history(ctx, c.plan.Mode, c.plan.Depth)
-		if err == nil {
-			err = p.shallow(h.shallow)
-		}
-		if err == nil {
-			err = p.pack(ctx, h.tips)
-		}
-		if err == nil {
-			err = p.stage.refs(h.refs, h.peeled)
-		}
-		if err != nil {
+	for _, p := range c.parts {
+		if err := c.packWhole(ctx, p); err != nil {
 			return p.cannotRead(err)
 		}
 	}
 	return nil
+}
+
+// packWhole packs the history of one part.
+func (c *Cargo) packWhole(ctx context.Context, p part) error {
+	h, err := p.history(ctx, c.plan.Mode, c.plan.Depth)
+	if err == nil {
+		err = p.shallow(h.shallow)
+	}
+	if err == nil {
+		err = p.pack(ctx, h.tips)
+	}
+	if err == nil {
+		err = p.stage.refs(h.refs, h.peeled)
+	}
+	return err
 }

@@ -70,7 +70,7 @@ func TestARepositoryIsAskedForAsAtFirst(t *testing.T) {
 			r.mustDeliver(o)
 			branch, history := r.guest("branch", "--show-current"), r.guest("rev-list", "--count", "HEAD")
 			again, want := Again(r.record), o
-			want.Path = r.repo
+			want.Path, want.again = r.repo, true
 			if want.Mode == "" {
 				want.Mode = Overlay
 			}

@@ -29,6 +29,8 @@ type Options struct {
 	Branch    string // make this branch in the guest
 	From      string // of this commit, not of the work tree
 	Untracked bool   // bring files that git does not know as well
+
+	again bool // as recorded, not as somebody said just now
 }
 
 // Plan is what would go in. It says nothing that is not so now, and nothing is
@@ -125,8 +127,7 @@ func (p *Plan) look(ctx context.Context) (err error) {
 		return err
 	}
 	if len(p.Modules) > 0 && p.Mode == Overlay {
-		return banger.Errorf(banger.BadRequest, "cannot bring %s in: it has submodules, such as %s", p.Root, p.Modules[0].Path).
-			Hint("--mode full brings them too")
+		return p.refuseModules()
 	}
 	if p.From != "" {
 		p.noteFrom()
@@ -144,6 +145,16 @@ func (p *Plan) look(ctx context.Context) (err error) {
 	}
 	p.note(nested)
 	return nil
+}
+
+// refuseModules says how submodules come in. Who brings in what is recorded has
+// no flag for it.
+func (p *Plan) refuseModules() error {
+	err := banger.Errorf(banger.BadRequest, "cannot bring %s in: it has submodules, such as %s", p.Root, p.Modules[0].Path)
+	if p.again {
+		return err.Hint("banger vm workspace prepare %s %s --mode full brings them too", banger.ThisVM, banger.ShellWord(p.Root))
+	}
+	return err.Hint("--mode full brings them too")
 }
 
 // others are the untracked files that .bangerinclude does not name, and nested
@@ -318,7 +329,7 @@ func (p *Plan) Count(ctx context.Context) (files int, bytes int64, err error) {
 
 // Again are the options of a repository that was brought in before.
 func Again(w banger.Workspace) Options {
-	o := Options{Path: w.SourcePath, Mode: w.Mode, Depth: w.Depth, Untracked: w.Untracked, From: w.From}
+	o := Options{Path: w.SourcePath, Mode: w.Mode, Depth: w.Depth, Untracked: w.Untracked, From: w.From, again: true}
 	if o.From != "" {
 		o.Branch = w.Branch
 	}

@@ -169,7 +169,7 @@ func (d *delivery) first(ctx context.Context) error {
 			}
 		}
 		for _, p := range d.cargo.parts {
-			if err := d.send(s, p); err != nil {
+			if err := d.send(s, p, d.cargo.packing); err != nil {
 				return err
 			}
 		}
@@ -195,7 +195,7 @@ func inside(p string) string { return strings.TrimPrefix(path.Clean(p), "/") }
 
 // send sends one repository: what says that it was begun, its files while the
 // history is still being packed, that, and last what says that it is whole.
-func (d *delivery) send(s *sender, p part) error {
+func (d *delivery) send(s *sender, p part, packed func() error) error {
 	files := inside(path.Join(d.to.Path, p.files))
 	if d.done.NoGit {
 		return s.tree(p.stage.files, files, p.present(p.all))
@@ -207,7 +207,7 @@ func (d *delivery) send(s *sender, p part) error {
 	if err := s.tree(p.stage.files, files, p.present(p.all)); err != nil {
 		return err
 	}
-	if err := d.cargo.packing(); err != nil {
+	if err := packed(); err != nil {
 		return err
 	}
 	return p.sendGitDir(s, gitDir, files)

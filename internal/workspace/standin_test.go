@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 )
 
 // standIn is a guest that is a directory of this machine: its commands run
@@ -50,7 +51,7 @@ func (s standIn) Unpack(ctx context.Context, dir string, write func(io.Writer) e
 func (s standIn) Look(_ context.Context, path string) (Found, error) {
 	info, err := os.Stat(filepath.Clean(path))
 	switch {
-	case errors.Is(err, os.ErrNotExist):
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
 		return Nothing, nil
 	case err != nil:
 		return Nothing, err

@@ -104,6 +104,8 @@ type renewal struct {
 	conflicts []string
 	lost      []string // the paths of a commit that the host has no more
 	ahead     bool     // the branch that is to be written has commits of the guest's own
+	deeper    bool     // the guest is to have more of the history
+	ends      []string // where it then ends
 }
 
 // guestState is what the guest says of its clone.
@@ -112,6 +114,7 @@ type guestState struct {
 	head  string            // the commit, "" for none
 	tip   string            // the commit of the branch that HEAD is to name, "" for none
 	cut   bool              // a renewal ended amid its files
+	ends  []string          // commits without what is behind them
 	given string            // the commit it was given, "" for none
 	base  string            // the same, where the host has it too
 	dirty map[string]change // what the tree as brought in differs in from base
@@ -129,13 +132,17 @@ head=$(git rev-parse -q --verify HEAD) || head=
 tip=$head cut=
 [ "$ref" = "ref: $1" ] || tip=$(git rev-parse -q --verify "$1") || tip=
 [ ! -e "$GIT_DIR/banger/next/begun" ] || cut=yes
-printf '%s\0' "$ref" "$head" "$tip" "$cut"
+ends=$(cat "$GIT_DIR/shallow" 2>/dev/null) || ends=
+printf '%s\0' "$ref" "$head" "$tip" "$cut" "$ends"
 git diff-tree -r -z --root --always --format=%P --no-renames refs/banger/base`
 
 func (r *renewal) compare(ctx context.Context) error {
 	err := r.probe(ctx)
 	if err == nil {
 		r.ahead, err = r.goneOn(ctx)
+	}
+	if err == nil {
+		err = r.deepen(ctx)
 	}
 	if err != nil || len(r.changed)+len(r.removed) == 0 {
 		return err
@@ -179,6 +186,10 @@ func (r *renewal) anything() bool {
 	return len(r.changed)+len(r.removed) > 0 || r.head != r.guest.given
 }
 
+// deepens says whether more of the history goes in also where nothing else does. A
+// guest that has gone on has its references left alone, and gets it with the next news.
+func (r *renewal) deepens() bool { return r.deeper && !r.moved() && !r.ahead }
+
 // inClone runs something in the clone.
 func (r *renewal) inClone(ctx context.Context, stdin string, argv ...string) (string, error) {
 	return r.inIndex(ctx, "index", stdin, argv...)
@@ -209,15 +220,15 @@ func (r *renewal) inIndex(ctx context.Context, index, stdin string, argv ...stri
 
 func parseState(items []string) (s guestState) {
 	s.dirty = map[string]change{}
-	if len(items) < 4 {
+	if len(items) < 5 {
 		return s
 	}
 	s.ref, _ = strings.CutPrefix(items[0], "ref: ")
 	if s.ref == items[0] {
 		s.ref = ""
 	}
-	s.head, s.tip, s.cut = items[1], items[2], items[3] != ""
-	rest := items[4:]
+	s.head, s.tip, s.cut, s.ends = items[1], items[2], items[3] != "", strings.Fields(items[4])
+	rest := items[5:]
 	if len(rest) > 0 {
 		s.given, _, _ = strings.Cut(strings.TrimSpace(rest[0]), " ")
 		s.base = s.given

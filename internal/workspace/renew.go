@@ -17,7 +17,7 @@ func (r *renewal) next(name string) string { return inside(path.Join(r.gitDir, o
 // begun again.
 func (r *renewal) apply(ctx context.Context) error {
 	headMoved := r.head != r.guest.given || r.moved()
-	if !r.anything() && (r.guest.ref == r.refName() || r.moved() || r.ahead || r.stays()) {
+	if !r.anything() && !r.deepens() && (r.guest.ref == r.refName() || r.moved() || r.ahead || r.stays()) {
 		return nil
 	}
 	r.done.Nothing = false
@@ -46,6 +46,7 @@ cd "$GIT_DIR/banger/next"
 rm -f begun
 GIT_INDEX_FILE=$GIT_DIR/banger/index git update-index -z --index-info <base
 [ ! -s index ] || git update-index -z --index-info <index
+[ ! -s deeper ] || rm -f "$GIT_DIR/shallow"
 [ ! -s shallow ] || cat shallow >>"$GIT_DIR/shallow"
 git update-ref --stdin <refs
 [ ! -s HEAD ] || cp HEAD "$GIT_DIR/HEAD"
@@ -70,10 +71,7 @@ func (r *renewal) remove(ctx context.Context) error {
 // packNews packs the objects that the guest has not got, and says where its
 // history ends besides.
 func (r *renewal) packNews(ctx context.Context) (shallow []string, err error) {
-	tips := []string{r.base}
-	if r.head != "" {
-		tips = append(tips, r.head)
-	}
+	tips := r.tips()
 	if shallow, err = r.grafts(); err != nil {
 		return nil, err
 	}
@@ -83,11 +81,14 @@ func (r *renewal) packNews(ctx context.Context) (shallow []string, err error) {
 		}
 	}
 	ends := shallow
-	if r.guest.base != "" {
+	if r.guest.base != "" && !r.deeper {
 		tips = append(tips, "^"+r.guest.base)
 		if r.cargo.plan.Mode == Overlay {
 			ends = append([]string{r.guest.base}, ends...)
 		}
+	}
+	if r.deeper {
+		shallow = r.ends
 	}
 	if err := r.shallow(ends); err != nil {
 		return nil, err
@@ -202,12 +203,15 @@ func (r *renewal) send(s *sender, shallow []string, index string) error {
 	if err := s.tree(r.stage.files, inside(r.work), r.present(r.changed)); err != nil {
 		return err
 	}
-	ends := ""
+	ends, deeper := "", ""
 	if len(shallow) > 0 {
 		ends = strings.Join(shallow, "\n") + "\n"
 	}
+	if r.deeper {
+		deeper = "yes\n"
+	}
 	for _, f := range []struct{ name, content string }{
-		{"base", base.String()}, {"index", index}, {"shallow", ends}, {"refs", r.newRefs()}, {"HEAD", r.newHead()},
+		{"base", base.String()}, {"index", index}, {"deeper", deeper}, {"shallow", ends}, {"refs", r.newRefs()}, {"HEAD", r.newHead()},
 	} {
 		if err := s.text(r.next(f.name), f.content); err != nil {
 			return err

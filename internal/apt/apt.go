@@ -132,14 +132,12 @@ func (c *Client) Download(ctx context.Context, p Package, dir string) (string, e
 	if sum, err := artifact.SHA256(ctx, path); err == nil && sum == p.SHA256 {
 		return path, nil
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", err
-	}
-	tmp, err := os.MkdirTemp(dir, ".tmp-deb-*")
+	scratch, err := artifact.NewScratch(dir, "deb")
 	if err != nil {
 		return "", err
 	}
-	defer os.RemoveAll(tmp)
+	defer scratch.Close()
+	tmp := scratch.Dir
 	if _, err := c.run(ctx, tmp, "apt-get", "-q", "download", p.Name+"="+p.Version); err != nil {
 		return "", banger.Wrap(err, "cannot download the package %s", p.Name)
 	}

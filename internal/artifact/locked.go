@@ -59,14 +59,24 @@ const scratchPrefix = ".tmp-"
 // staleAge is longer than anybody works on one thing.
 const staleAge = time.Hour
 
-// Stale lists what was left unfinished in a directory that several processes use
-// without a lock: nobody has touched it for long.
+// Stale lists what was left unfinished in a directory that several processes use: a
+// Scratch that nobody holds, and of what has no lock that which nobody has touched
+// for long.
 func Stale(dir string) (paths []string) {
 	found, _ := filepath.Glob(filepath.Join(dir, scratchPrefix+"*"))
 	for _, path := range found {
-		if info, err := os.Lstat(path); err == nil && time.Since(info.ModTime()) > staleAge {
+		if stale(path) {
 			paths = append(paths, path)
 		}
 	}
 	return paths
+}
+
+func stale(path string) bool {
+	if isHeld(path) {
+		locked, err := Locked(path)
+		return err == nil && !locked
+	}
+	info, err := os.Lstat(path)
+	return err == nil && time.Since(info.ModTime()) > staleAge
 }

@@ -86,10 +86,8 @@ func (d *daemon) compose(ctx context.Context, log io.Writer, vms func(*daemon) v
 // sweep removes what a crash left of images, kernels and templates. Reconcile
 // does so for VMs.
 func (d *daemon) sweep() {
-	err := errors.Join(os.RemoveAll(d.dirs.ImageTrash()), d.images.builder.Sweep(), d.kernels.Sweep(), d.templates.Cache.Sweep())
-	for _, path := range artifact.Stale(d.dirs.Cache) {
-		err = errors.Join(err, os.RemoveAll(path))
-	}
+	err := errors.Join(os.RemoveAll(d.dirs.ImageTrash()), d.images.builder.Sweep(), d.kernels.Sweep(), d.templates.Cache.Sweep(),
+		artifact.ClearStale(d.dirs.Cache))
 	if err != nil {
 		d.log.Warn("cannot remove what was not finished", "error", err)
 	}

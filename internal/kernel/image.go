@@ -78,14 +78,12 @@ func (s *Store) pullImage(ctx context.Context, name string, ref oci.Ref, access 
 	if err := checkSize(found); err != nil {
 		return banger.Kernel{}, err
 	}
-	if err := os.MkdirAll(s.downloads, 0o700); err != nil {
-		return banger.Kernel{}, err
-	}
-	tmp, err := os.MkdirTemp(s.downloads, ".tmp-kernel-*")
+	scratch, err := artifact.NewScratch(s.downloads, "kernel")
 	if err != nil {
 		return banger.Kernel{}, err
 	}
-	defer os.RemoveAll(tmp)
+	defer scratch.Close()
+	tmp := scratch.Dir
 	left := int64(maxUnpacked)
 	for i, l := range found.Layers {
 		progress(fmt.Sprintf("fetch layer %d of %d, %s", i+1, len(found.Layers), l))

@@ -68,14 +68,12 @@ func (s *Store) Pull(ctx context.Context, name string, force bool, access banger
 func inCatalogue(name string) bool { return name == banger.DefaultKernel || name == HostKernel }
 
 func (s *Store) pullDebian(ctx context.Context, name string, proxies []string, progress func(string)) (banger.Kernel, error) {
-	if err := os.MkdirAll(s.downloads, 0o700); err != nil {
-		return banger.Kernel{}, err
-	}
-	tmp, err := os.MkdirTemp(s.downloads, ".tmp-kernel-*")
+	scratch, err := artifact.NewScratch(s.downloads, "kernel")
 	if err != nil {
 		return banger.Kernel{}, err
 	}
-	defer os.RemoveAll(tmp)
+	defer scratch.Close()
+	tmp := scratch.Dir
 	deb, pkg, err := s.downloadDebian(ctx, tmp, proxies, progress)
 	if err != nil {
 		return banger.Kernel{}, err

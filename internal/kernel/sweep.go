@@ -25,7 +25,9 @@ func (s *Store) Unfinished() (paths []string, err error) {
 func (s *Store) Sweep() error {
 	paths, all := s.Unfinished()
 	for _, path := range paths {
-		all = errors.Join(all, os.RemoveAll(path))
+		if filepath.Dir(path) != s.downloads {
+			all = errors.Join(all, os.RemoveAll(path))
+		}
 	}
-	return all
+	return errors.Join(all, artifact.ClearStale(s.downloads))
 }

@@ -53,7 +53,7 @@ func TestFlippedBitIsFoundAndAnotherImportMendsIt(t *testing.T) {
 func TestSweepTakesWhatACrashLeft(t *testing.T) {
 	s := testStore(t)
 	k := mustImport(t, s, "mine", testKernelDir(t))
-	left := []string{filepath.Join(s.dir, "building", "other"), filepath.Join(s.downloads, ".tmp-kernel-1")}
+	left := []string{filepath.Join(s.dir, "building", "other"), filepath.Join(s.downloads, ".tmp-kernel-1"), filepath.Join(s.downloads, ".tmp-held-kernel-1")}
 	for _, dir := range left {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			t.Fatal(err)
@@ -64,6 +64,11 @@ func TestSweepTakesWhatACrashLeft(t *testing.T) {
 	if err := errors.Join(os.Chtimes(left[1], longAgo, longAgo), os.Mkdir(fresh, 0o700)); err != nil {
 		t.Fatal(err)
 	}
+	held, err := artifact.NewScratch(s.downloads, "kernel")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
 	unlock, err := artifact.Lock(context.Background(), s.lockPath("other"))
 	if err != nil {
 		t.Fatal(err)
@@ -72,7 +77,7 @@ func TestSweepTakesWhatACrashLeft(t *testing.T) {
 		t.Errorf("in use: %v, %v", found, err)
 	}
 	unlock()
-	if found, err := s.Unfinished(); err != nil || len(found) != 2 {
+	if found, err := s.Unfinished(); err != nil || len(found) != 3 {
 		t.Errorf("unfinished: %v, %v", found, err)
 	}
 	if err := s.Sweep(); err != nil {
@@ -83,8 +88,10 @@ func TestSweepTakesWhatACrashLeft(t *testing.T) {
 			t.Errorf("%s is still there", dir)
 		}
 	}
-	if _, err := os.Stat(fresh); err != nil {
-		t.Errorf("a download that goes on lost its directory: %v", err)
+	for _, dir := range []string{fresh, held.Dir} {
+		if _, err := os.Stat(dir); err != nil {
+			t.Errorf("a download that goes on lost its directory: %v", err)
+		}
 	}
 	if err := Verify(t.Context(), k); err != nil {
 		t.Error(err)

@@ -199,7 +199,7 @@ func TestTheNameOfAKernelThatIsGoneCanBeDeleted(t *testing.T) {
 	}
 }
 
-func TestAnImageThatLostItsRowIsTakenUpAgainWhereItsNameIsFree(t *testing.T) {
+func TestAnImageThatLostItsRowIsTakenUpAgainByItsNameOrAnother(t *testing.T) {
 	h := open(t, &fakeVMs{})
 	path := smallRootfs(t)
 	mine, err := h.client.RegisterImage(t.Context(), api.RegisterImage{Name: "redis", Rootfs: path}, nil)
@@ -218,9 +218,13 @@ func TestAnImageThatLostItsRowIsTakenUpAgainWhereItsNameIsFree(t *testing.T) {
 	if err != nil || got.ID != first && got.ID != second {
 		t.Errorf("%+v %v", got, err)
 	}
-	for _, id := range []string{first, second} {
-		if _, err := os.Stat(again.dirs.Image(id)); err != nil {
-			t.Error(err)
-		}
+	other := strings.TrimSuffix(first+second, got.ID)
+	other = strings.TrimPrefix(other, got.ID)
+	if row, err := again.client.Image(t.Context(), other); err != nil || row.Name != banger.DefaultImage+"-"+banger.ShortID(other) {
+		t.Errorf("the other of the same name: %+v %v", row, err)
+	}
+	must(t, again.client.DeleteImage(t.Context(), other))
+	if _, err := os.Stat(again.dirs.Image(got.ID)); err != nil {
+		t.Error(err)
 	}
 }

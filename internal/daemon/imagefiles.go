@@ -147,9 +147,8 @@ func (d *daemon) promoteImage(ctx context.Context, in *ofRef) (job, error) {
 		if err != nil {
 			return row, err
 		}
-		row.Managed, row.ArtifactDir = true, promoted.ArtifactDir
-		row.RootfsPath, row.WorkSeedPath = promoted.RootfsPath, promoted.WorkSeedPath
-		return row, d.images.store.UpsertImage(ctx, row)
+		row = asPromoted(row, promoted)
+		return row, d.images.store.UpsertImage(context.WithoutCancel(ctx), row) // the record says so already
 	})
 }
 

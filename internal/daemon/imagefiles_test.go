@@ -80,6 +80,25 @@ func TestAnImageGoesFromAFileToAPackAndBack(t *testing.T) {
 	}
 }
 
+// A daemon that was killed between the record and the row.
+func TestAPromotionThatWasCutOffIsFinishedWhenTheDaemonStarts(t *testing.T) {
+	h := open(t, &fakeVMs{})
+	path := smallRootfs(t)
+	_, err := h.client.RegisterImage(t.Context(), api.RegisterImage{Name: "mine", Rootfs: path}, nil)
+	must(t, err)
+	before, err := h.vms.store.ImageByName(t.Context(), "mine")
+	must(t, err)
+	promoted, err := h.client.PromoteImage(t.Context(), "mine", nil)
+	must(t, err)
+	must(t, h.vms.store.UpsertImage(t.Context(), before))
+	must(t, h.stop())
+	must(t, os.Remove(path)) // nobody needs it any more
+	again := openAt(t, h.dirs, &fakeVMs{})
+	if got, err := again.client.Image(t.Context(), "mine"); err != nil || !got.Managed || got.RootfsPath != promoted.RootfsPath {
+		t.Errorf("%+v %v, want %+v", got, err, promoted)
+	}
+}
+
 func TestAWorkSeedGoesWhereItsImageGoes(t *testing.T) {
 	h := open(t, &fakeVMs{})
 	path, seed := smallRootfs(t), smallRootfs(t)

@@ -115,31 +115,74 @@ func (i *images) unused(ctx context.Context, row banger.Image) error {
 	return err
 }
 
-// takeUp writes the rows that directories have and the ledger lacks, where
-// nothing else has their name. The newest of a name comes first.
+// takeUp makes the ledger say what directories say: it finishes promotions, and
+// writes the rows that are lacking. The newest of a name comes first, and who finds
+// its name taken gets another: a VM may be made of either.
 func (i *images) takeUp(ctx context.Context, log *slog.Logger) error {
 	rows, err := i.store.Images(ctx)
 	if err != nil {
 		return err
 	}
-	known := map[string]bool{}
+	known, taken := map[string]bool{}, map[string]bool{}
 	for _, row := range rows {
-		known[row.ID] = true
+		known[row.ID], taken[row.Name] = true, true
+		if err := i.finishPromotion(ctx, row); err != nil {
+			log.Warn("cannot finish to promote an image", "image", row.ID, "name", row.Name, "err", err)
+		}
 	}
 	lost, err := i.builder.Lost(known)
 	slices.SortStableFunc(lost, func(a, b image.Record) int { return b.CreatedAt.Compare(a.CreatedAt) })
 	for _, r := range lost {
-		row, _, loadErr := image.Load(i.dirs.Image(r.ID))
-		if loadErr == nil {
-			loadErr = i.store.UpsertImage(ctx, row)
-		}
-		if loadErr != nil {
-			log.Warn("cannot take up an image that has no row", "image", r.ID, "name", r.Name, "err", loadErr)
+		row, err := i.restore(ctx, r, taken)
+		if err != nil {
+			log.Warn("cannot take up an image that has no row", "image", r.ID, "name", r.Name, "err", err)
 			continue
 		}
-		log.Warn("restored the row of an image from its directory", "image", r.ID, "name", r.Name)
+		taken[row.Name] = true
+		log.Warn("restored the row of an image from its directory", "image", r.ID, "name", row.Name)
 	}
 	return err
+}
+
+// finishPromotion has the row of an image follow its record, which came first.
+func (i *images) finishPromotion(ctx context.Context, row banger.Image) error {
+	if row.Managed {
+		return nil
+	}
+	promoted, r, err := image.Load(i.dirs.Image(row.ID))
+	if err != nil || r.Registered != nil {
+		return nil // another tool's, or as it was
+	}
+	return i.store.UpsertImage(ctx, asPromoted(row, promoted))
+}
+
+// restore writes the row of an image that has only its directory.
+func (i *images) restore(ctx context.Context, r image.Record, taken map[string]bool) (banger.Image, error) {
+	dir := i.dirs.Image(r.ID)
+	if taken[r.Name] {
+		if err := image.Rename(dir, otherName(r)); err != nil {
+			return banger.Image{}, err
+		}
+	}
+	row, _, err := image.Load(dir)
+	if err == nil {
+		err = i.store.UpsertImage(ctx, row)
+	}
+	return row, err
+}
+
+// otherName is a name that only this image has.
+func otherName(r image.Record) string {
+	const longest = 128
+	suffix := "-" + banger.ShortID(r.ID)
+	return r.Name[:min(len(r.Name), longest-len(suffix))] + suffix
+}
+
+// asPromoted is a row of a registered image that has files of its own now.
+func asPromoted(row, promoted banger.Image) banger.Image {
+	row.Managed, row.ArtifactDir = true, promoted.ArtifactDir
+	row.RootfsPath, row.WorkSeedPath = promoted.RootfsPath, promoted.WorkSeedPath
+	return row
 }
 
 // discard removes a directory so that nobody ever sees half of it. What a

@@ -40,15 +40,22 @@ func trashOf(dir string) ([]string, error) {
 	return []string{dir}, nil
 }
 
-// lostImages are images without a row. The daemon takes them up again when it
-// starts, unless another has their name: a pull of that could get a stranger's.
+// lostImages are images without a row, or with one that does not say yet that they
+// were promoted. The daemon puts both right when it starts.
 func (s sight) lostImages(images image.Builder) (all []finding) {
 	if !s.readable {
 		return nil
 	}
-	lost, err := images.Lost(s.images)
+	known := map[string]bool{}
+	for id, row := range s.images {
+		known[id] = true
+		if _, r, err := image.Load(s.exam.dirs.Image(id)); err == nil && !row.Managed && r.Registered == nil {
+			all = append(all, orphan("the promotion of the image %s was not finished", row.Name))
+		}
+	}
+	lost, err := images.Lost(known)
 	if err != nil {
-		return nil // the check of directories says so
+		return all // the check of directories says so
 	}
 	for _, r := range lost {
 		all = append(all, orphan("the image %s in %s has no row", r.Name, s.short(s.exam.dirs.Image(r.ID))))

@@ -75,9 +75,9 @@ func (e *exam) wait(ctx context.Context) bool {
 type sight struct {
 	exam      *exam
 	rows      map[string]banger.VM
-	images    map[string]bool // ids of rows
-	readable  bool            // the rows could be read
-	names     []string        // in the directory of VMs
+	images    map[string]banger.Image
+	readable  bool     // the rows could be read
+	names     []string // in the directory of VMs
 	trash     []string
 	residents []shim.Resident
 	daemon    *Daemon
@@ -87,7 +87,7 @@ type sight struct {
 // look sees the processes first and the rows last: what is made begins with its
 // row, and what is deleted ends with it.
 func (e *exam) look(ctx context.Context) sight {
-	s := sight{exam: e, rows: map[string]banger.VM{}, images: map[string]bool{}, daemon: e.daemon(ctx)}
+	s := sight{exam: e, rows: map[string]banger.VM{}, images: map[string]banger.Image{}, daemon: e.daemon(ctx)}
 	var errs [4]error
 	s.residents, errs[0] = shim.Residents(e.dirs.VMs())
 	s.names, errs[1] = namesIn(e.dirs.VMs())
@@ -99,7 +99,7 @@ func (e *exam) look(ctx context.Context) sight {
 		s.rows[row.ID] = row
 	}
 	for _, image := range i.Images {
-		s.images[image.ID] = true
+		s.images[image.ID] = image
 	}
 	s.failed = errors.Join(errs[:]...)
 	return s

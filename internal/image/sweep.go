@@ -10,9 +10,15 @@ import (
 	"banger/internal/artifact"
 )
 
-// Unfinished lists the directories of builds that nobody is at work on: what a
-// crash left.
-func (b Builder) Unfinished() (dirs []string, all error) {
+// Unfinished lists what a crash left: the directories of builds that nobody is at
+// work on, and copies that no record knows yet. Of a copy that is being made nobody
+// can tell.
+func (b Builder) Unfinished() ([]string, error) {
+	dirs, err := b.builds()
+	return append(dirs, b.copies()...), err
+}
+
+func (b Builder) builds() (dirs []string, all error) {
 	names, _ := filepath.Glob(filepath.Join(b.Dir, ".build-*"))
 	for _, dir := range names {
 		locked, err := artifact.Locked(b.lockOf(dir))
@@ -24,10 +30,28 @@ func (b Builder) Unfinished() (dirs []string, all error) {
 	return dirs, all
 }
 
+// copies are the files of promotions that got no further, and parts of files.
+func (b Builder) copies() (paths []string) {
+	entries, _ := os.ReadDir(b.Dir)
+	for _, e := range entries {
+		dir := filepath.Join(b.Dir, e.Name())
+		if !banger.IsID(e.Name()) {
+			continue
+		}
+		parts, _ := filepath.Glob(filepath.Join(dir, ".tmp-*"))
+		paths = append(paths, parts...)
+		if _, r, err := Load(dir); err == nil && r.Registered != nil {
+			whole, _ := filepath.Glob(filepath.Join(dir, "[^.]*.ext4"))
+			paths = append(paths, whole...)
+		}
+	}
+	return paths
+}
+
 // Sweep removes what is unfinished. No image may be registered or promoted
 // meanwhile.
 func (b Builder) Sweep() error {
-	dirs, all := b.Unfinished()
+	dirs, all := b.builds()
 	for _, dir := range dirs {
 		unlock, mine, err := artifact.TryLock(b.lockOf(dir))
 		if mine {
@@ -42,9 +66,8 @@ func (b Builder) Sweep() error {
 			_ = os.Remove(filepath.Join(b.Dir, e.Name())) // which one with a record in it withstands
 		}
 	}
-	parts, _ := filepath.Glob(filepath.Join(b.Dir, "*", ".tmp-*"))
-	for _, part := range parts {
-		all = errors.Join(all, os.Remove(part))
+	for _, path := range b.copies() {
+		all = errors.Join(all, os.Remove(path))
 	}
 	return all
 }

@@ -49,6 +49,39 @@ func TestSweepTakesWhatACrashLeft(t *testing.T) {
 	}
 }
 
+func TestSweepTakesTheCopyOfAPromotionThatWasCutOff(t *testing.T) {
+	b := Builder{Dir: t.TempDir()}
+	id := banger.NewID()
+	dir := filepath.Join(b.Dir, id)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	record := `{"id":"` + id + `","name":"mine","registered":{"path":"/home/me/rootfs.ext4"}}`
+	for name, content := range map[string]string{recordFile: record, rootfsFile: "whole", ".tmp-" + seedFile: "a part"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if found, err := b.Unfinished(); err != nil || len(found) != 2 {
+		t.Errorf("unfinished: %v, %v", found, err)
+	}
+	if err := b.Sweep(); err != nil {
+		t.Fatal(err)
+	}
+	if left, _ := os.ReadDir(dir); len(left) != 1 || left[0].Name() != recordFile {
+		t.Errorf("left: %v", left)
+	}
+	if err := writeRecord(dir, Record{ID: id, Name: "mine"}); err != nil { // promoted now
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, rootfsFile), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := b.Unfinished(); err != nil || len(found) > 0 {
+		t.Errorf("of a managed image: %v, %v", found, err)
+	}
+}
+
 func TestImageWithoutRowIsLost(t *testing.T) {
 	b := Builder{Dir: t.TempDir()}
 	id := banger.NewID()

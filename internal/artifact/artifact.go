@@ -94,6 +94,32 @@ func Publish(built, final string) error {
 	return syncPath(filepath.Dir(final))
 }
 
+// Replace is Publish for a final that is damaged, which goes. At no moment is there
+// neither.
+func Replace(built, final string) error {
+	if err := syncTree(built); err != nil {
+		return err
+	}
+	if err := exchange(built, final); err != nil {
+		return err
+	}
+	return errors.Join(syncPath(filepath.Dir(final)), os.RemoveAll(built))
+}
+
+// exchange puts two directories in each other's places, one after the other where the
+// file system cannot do both at once.
+func exchange(one, other string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, one, unix.AT_FDCWD, other, unix.RENAME_EXCHANGE)
+	if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOSYS) {
+		return err
+	}
+	aside := one + ".old"
+	if err := os.Rename(other, aside); err != nil {
+		return err
+	}
+	return errors.Join(os.Rename(one, other), os.Rename(aside, one))
+}
+
 // WriteFile writes a small file atomically and durably.
 func WriteFile(path string, content []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-*")

@@ -69,10 +69,7 @@ func (s *Store) importLocked(ctx context.Context, req ImportRequest) (banger.Ker
 		return banger.Kernel{}, banger.Errorf(banger.AlreadyExists, "cannot import the kernel %s: there is another kernel of that name", req.Name).
 			Hint("banger kernel delete %s", req.Name)
 	}
-	if err := s.replaceDamaged(ctx, k.Digest); err != nil {
-		return banger.Kernel{}, err
-	}
-	if err := artifact.Publish(tmp, s.entryDir(k.Digest)); err != nil {
+	if err := s.publish(ctx, tmp, k.Digest); err != nil {
 		return banger.Kernel{}, err
 	}
 	if err := s.point(req.Name, k.Digest); err != nil {
@@ -81,20 +78,23 @@ func (s *Store) importLocked(ctx context.Context, req ImportRequest) (banger.Ker
 	return s.load(k.Digest, req.Name)
 }
 
-// replaceDamaged makes place for an entry whose files are not what they were. VMs
-// that run have what they read of it.
-func (s *Store) replaceDamaged(ctx context.Context, digest string) error {
+// publish gives an entry its place, also that of one whose files are not what they
+// were. VMs that run have what they read of it.
+func (s *Store) publish(ctx context.Context, built, digest string) error {
 	old, err := s.load(digest, "")
 	if banger.CodeOf(err) == banger.NotFound {
-		return nil
+		return artifact.Publish(built, s.entryDir(digest))
 	}
 	if err == nil {
 		err = Verify(ctx, old)
 	}
-	if err == nil || ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		return ctx.Err()
+	case err != nil:
+		return artifact.Replace(built, s.entryDir(digest))
 	}
-	return s.removeEntry(digest)
+	return artifact.Publish(built, s.entryDir(digest))
 }
 
 // buildDir makes an empty directory for what becomes name. The caller holds

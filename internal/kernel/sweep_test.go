@@ -50,6 +50,39 @@ func TestFlippedBitIsFoundAndAnotherImportMendsIt(t *testing.T) {
 	}
 }
 
+// Somebody may be killed at any moment, and what is being built goes with the sweep.
+func TestADamagedKernelStaysUntilAnotherIsInItsPlace(t *testing.T) {
+	s, dir := testStore(t), testKernelDir(t)
+	k := mustImport(t, s, "mine", dir)
+	flip(t, filepath.Join(k.Dir, modulesFile))
+	done, gone := make(chan struct{}), make(chan int)
+	go func() {
+		n := 0
+		for {
+			select {
+			case <-done:
+				gone <- n
+				return
+			default:
+				if _, err := os.Stat(k.Dir); err != nil {
+					n++
+				}
+			}
+		}
+	}()
+	mustImport(t, s, "mine", dir)
+	close(done)
+	if n := <-gone; n > 0 {
+		t.Errorf("%d times there was neither", n)
+	}
+	if err := Verify(t.Context(), k); err != nil {
+		t.Error(err)
+	}
+	if left, _ := os.ReadDir(filepath.Join(s.dir, "building")); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
 func TestSweepTakesWhatACrashLeft(t *testing.T) {
 	s := testStore(t)
 	k := mustImport(t, s, "mine", testKernelDir(t))

@@ -84,9 +84,11 @@ func (a *app) askFor(ctx context.Context, c *client.Client, f doctor.Fix, p *pro
 	case doctor.DeleteVM:
 		err = c.DeleteVM(ctx, f.Subject, true)
 	case doctor.RebuildImage:
-		_, err = c.PullImage(ctx, api.PullImage{Ref: f.Subject, Force: true}, p.watch)
+		_, err = c.PullImage(ctx, api.PullImage{Ref: f.Subject, Force: true, Access: access()}, p.watch)
 	case doctor.PullKernel:
-		_, err = c.PullKernel(ctx, api.PullKernel{Name: f.Subject, Force: true}, p.watch)
+		_, err = c.PullKernel(ctx, api.PullKernel{Name: f.Subject, As: f.As, Force: true, Access: access()}, p.watch)
+	case doctor.DeleteKernel:
+		err = c.DeleteKernel(ctx, f.Subject)
 	case doctor.PruneTemplates:
 		_, err = c.PruneCache(ctx, api.PruneCache{})
 	default:

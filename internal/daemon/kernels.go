@@ -67,7 +67,7 @@ func (d *daemon) deleteKernel(ctx context.Context, in *ofRef) error {
 	if banger.CodeOf(err) == banger.NotFound {
 		return d.kernels.Remove(in.Ref) // of a kernel that is gone the name may be there
 	}
-	if err != nil {
+	if err != nil && k.Digest == "" { // and a damaged one goes
 		return err
 	}
 	users, err := d.kernelUsers(ctx)

@@ -104,7 +104,7 @@ func exposed(path string, mode fs.FileMode) Row {
 	return Row{
 		Name: "directories", Verdict: Warn, Detail: fmt.Sprintf("others may look into %s (mode %04o)", path, mode.Perm()),
 		Remedies: []string{"chmod " + bits + " " + path},
-		Fix:      &Fix{Chmod, path, "chmod " + bits + " " + path},
+		Fix:      &Fix{Action: Chmod, Subject: path, Does: "chmod " + bits + " " + path},
 	}
 }
 

@@ -10,16 +10,18 @@ const (
 	RestartDaemon  Action = "restart daemon"  // whose start puts right what a crash left
 	DeleteVM       Action = "delete vm"       // with the id Subject, whose directory is gone
 	RebuildImage   Action = "rebuild image"   // nothing uses
-	PullKernel     Action = "pull kernel"     // again
+	PullKernel     Action = "pull kernel"     // again, that of a registry as As
+	DeleteKernel   Action = "delete kernel"   // with the digest Subject, which nothing boots
 	PruneTemplates Action = "prune templates" // they are made again
 )
 
-var actions = []Action{Chmod, RestartDaemon, DeleteVM, RebuildImage, PullKernel, PruneTemplates}
+var actions = []Action{Chmod, RestartDaemon, DeleteVM, RebuildImage, PullKernel, DeleteKernel, PruneTemplates}
 
 // Fix is one repair.
 type Fix struct {
 	Action  Action `json:"action"`
 	Subject string `json:"subject,omitempty"`
+	As      string `json:"as,omitempty"`
 	Does    string `json:"does"` // for people
 }
 

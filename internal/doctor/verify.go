@@ -26,7 +26,7 @@ func (e *exam) verify(ctx context.Context) {
 		e.add("verify", Warn, "images and VMs are not known: "+err.Error())
 	}
 	e.verifyImages(ctx, i, whole)
-	e.verifyKernels(ctx, whole)
+	e.verifyKernels(ctx, i, whole)
 	e.verifyTemplates(ctx, whole)
 	e.verifySaved(ctx, i.VMs, whole)
 	if len(e.rows) == before && ctx.Err() == nil {
@@ -77,7 +77,7 @@ func (e *exam) badImage(img banger.Image, vms []banger.VM, err error) {
 			"or give it up with its VMs: "+strings.Join(append(commandsOf(users), "banger image delete "+img.Name), " && "))
 		return
 	case len(users) == 0:
-		e.repair("image", Fail, err.Error(), &Fix{RebuildImage, img.Name, "build the image " + img.Name + " again"}, "banger image pull --force "+img.Name)
+		e.repair("image", Fail, err.Error(), &Fix{Action: RebuildImage, Subject: img.Name, Does: "build the image " + img.Name + " again"}, "banger image pull --force "+img.Name)
 		return
 	}
 	e.add("image", Fail, err.Error(),
@@ -93,7 +93,7 @@ func commandsOf(vms []string) []string {
 	return []string{"banger rm -f " + strings.Join(vms, " ")}
 }
 
-func (e *exam) verifyKernels(ctx context.Context, whole map[string]int) {
+func (e *exam) verifyKernels(ctx context.Context, i store.Inspection, whole map[string]int) {
 	all, err := kernel.NewStore(e.dirs.Kernels(), e.dirs.Downloads()).List()
 	if err != nil {
 		e.add("kernel", Fail, err.Error())
@@ -104,23 +104,49 @@ func (e *exam) verifyKernels(ctx context.Context, whole map[string]int) {
 		if ctx.Err() != nil {
 			return
 		}
-		if err != nil {
+		switch {
+		case err == nil:
+			whole["kernel"]++
+		case k.Name == "" && e.unbooted(k, i):
+			e.repair("kernel", Fail, err.Error(), deleteKernel(k), "banger kernel delete "+k.Digest)
+		default:
 			e.badKernel(k, err)
-			continue
 		}
-		whole["kernel"]++
 	}
 }
 
+// unbooted says whether no VM and no image needs a kernel.
+func (e *exam) unbooted(k banger.Kernel, i store.Inspection) bool {
+	for _, v := range i.VMs {
+		if v.Spec.Kernel == k.Digest {
+			return false
+		}
+	}
+	for _, img := range i.Images {
+		_, r, err := image.Load(e.dirs.Image(img.ID))
+		if err != nil && banger.CodeOf(err) != banger.NotFound || r.Kernel == k.Digest {
+			return false
+		}
+	}
+	return i.Status == store.StatusCurrent
+}
+
+func deleteKernel(k banger.Kernel) *Fix {
+	return &Fix{Action: DeleteKernel, Subject: k.Digest, Does: "delete the kernel " + banger.ShortID(k.Digest) + ", which has no name and which nothing boots"}
+}
+
 func (e *exam) badKernel(k banger.Kernel, err error) {
+	again := &Fix{Action: PullKernel, Subject: k.Name, Does: "get the kernel " + k.Name + " again"}
 	for _, available := range kernel.NewStore(e.dirs.Kernels(), e.dirs.Downloads()).Available() {
 		if k.Name == available.Name {
-			e.repair("kernel", Fail, err.Error(), &Fix{PullKernel, k.Name, "get the kernel " + k.Name + " again"}, "banger kernel pull --force "+k.Name)
+			e.repair("kernel", Fail, err.Error(), again, "banger kernel pull --force "+k.Name)
 			return
 		}
 	}
-	if ref, _, ok := strings.Cut(k.Source, "@sha256:"); ok && k.Distro == "oci" {
-		e.add("kernel", Fail, err.Error(), "banger kernel pull --force "+ref)
+	// With its digest it is the same one, which VMs boot.
+	if ref, _, ok := strings.Cut(k.Source, "@sha256:"); ok && k.Distro == "oci" && k.Name != "" {
+		again.Subject, again.As, again.Does = k.Source, k.Name, again.Does+" from "+ref
+		e.repair("kernel", Fail, err.Error(), again, fmt.Sprintf("banger kernel pull --force %s --name %s", k.Source, k.Name))
 		return
 	}
 	e.add("kernel", Fail, err.Error(), "import it again: banger kernel import --help")
@@ -139,7 +165,7 @@ func (e *exam) verifyTemplates(ctx context.Context, whole map[string]int) {
 		}
 		if err != nil {
 			e.repair("template", Warn, fmt.Sprintf("the template %s is damaged, and will be made again: %v", banger.ShortID(t.ID), err),
-				&Fix{PruneTemplates, "", "remove the templates that no running VM is a fork of; they are made again when they are needed"},
+				&Fix{Action: PruneTemplates, Does: "remove the templates that no running VM is a fork of; they are made again when they are needed"},
 				"banger image cache prune")
 			continue
 		}

@@ -221,3 +221,29 @@ func TestOnlyWhatCanBeHadAgainIsRepaired(t *testing.T) {
 		t.Errorf("an image nothing uses: %+v", r)
 	}
 }
+
+func TestADamagedKernelIsGotAgainFromWhereItCame(t *testing.T) {
+	e := newExam(t)
+	files := furnished(t, e.dirs)
+	write(t, files["kernel"][0], "x")
+	entry := filepath.Dir(files["kernel"][0])
+	link := e.dirs.Kernels() + "/names/" + banger.DefaultKernel
+	if err := os.Rename(link, e.dirs.Kernels()+"/names/lk"); err != nil {
+		t.Fatal(err)
+	}
+	source := "registry.example/kernel:6.6@sha256:" + sha("manifest")
+	write(t, entry+"/kernel.json", `{"distro":"oci","source":"`+source+`"}`)
+	if fix := e.verified(t).Fix; fix == nil || fix.Action != PullKernel || fix.Subject != source || fix.As != "lk" {
+		t.Errorf("of a registry: %+v would be done", fix)
+	}
+	write(t, entry+"/kernel.json", `{"distro":"oci`)
+	if fix := e.verified(t).Fix; fix != nil {
+		t.Errorf("of an unknown source: %+v would be done", fix)
+	}
+	if err := os.Remove(e.dirs.Kernels() + "/names/lk"); err != nil {
+		t.Fatal(err)
+	}
+	if fix := e.verified(t).Fix; fix == nil || fix.Action != DeleteKernel || fix.Subject != filepath.Base(entry) {
+		t.Errorf("without a name: %+v would be done", fix)
+	}
+}

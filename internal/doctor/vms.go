@@ -87,7 +87,7 @@ func (s sight) row(row banger.VM) []finding {
 	case !exists(string(dir)) && row.Spec.Ephemeral:
 		return []finding{orphan("the row of %s, which was to go and has no directory", row.Name)}
 	case !exists(string(dir)):
-		return []finding{damage(&Fix{DeleteVM, row.ID, "delete the VM " + row.Name + ", whose disk is gone with its directory"},
+		return []finding{damage(&Fix{Action: DeleteVM, Subject: row.ID, Does: "delete the VM " + row.Name + ", whose disk is gone with its directory"},
 			"%s, the directory of %s, is gone", s.short(string(dir)), row.Name)}
 	}
 	return s.state(row, dir)

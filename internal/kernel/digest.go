@@ -45,6 +45,9 @@ func seal(ctx context.Context, k *banger.Kernel, dir string) (err error) {
 func Verify(ctx context.Context, k banger.Kernel) error {
 	name := cmp.Or(k.Name, banger.ShortID(k.Digest))
 	is, err := digest(ctx, k.Dir, func(string, string, int64) {})
+	if err == nil {
+		_, err = loadEntry(k.Dir) // which is no part of the digest
+	}
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()

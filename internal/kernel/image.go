@@ -104,7 +104,7 @@ func (s *Store) pullImage(ctx context.Context, name string, ref oci.Ref, access 
 	}
 	return s.importLocked(ctx, ImportRequest{
 		Name: name, Vmlinuz: filepath.Join(tmp, imageKernel), Modules: filepath.Join(modules, "lib/modules"),
-		Distro: "oci", Source: ref.String() + "@" + found.Digest,
+		Distro: "oci", Source: strings.TrimSuffix(ref.String(), "@"+found.Digest) + "@" + found.Digest,
 	})
 }
 

@@ -63,7 +63,8 @@ func (s *Store) lockNames(ctx context.Context) (func(), error) {
 
 // List gives every named kernel by name, then the entries no name points at
 // any more (VMs may still boot them) with an empty name. A name whose entry is gone is
-// left out: one that somebody removes meanwhile, or that Remove takes away.
+// left out: one that somebody removes meanwhile, or that Remove takes away. One whose
+// record cannot be read has no more than its name and digest.
 func (s *Store) List() ([]banger.Kernel, error) {
 	names, err := s.names()
 	if err != nil {
@@ -77,7 +78,7 @@ func (s *Store) List() ([]banger.Kernel, error) {
 		if banger.CodeOf(err) == banger.NotFound {
 			continue
 		}
-		if err != nil {
+		if err != nil && !isDamaged(err) {
 			return nil, err
 		}
 		kernels = append(kernels, k)
@@ -94,7 +95,7 @@ func (s *Store) List() ([]banger.Kernel, error) {
 		if banger.CodeOf(err) == banger.NotFound {
 			continue
 		}
-		if err != nil {
+		if err != nil && !isDamaged(err) {
 			return nil, err
 		}
 		kernels = append(kernels, k)
@@ -141,7 +142,7 @@ func (s *Store) Remove(ref string) error {
 	if banger.CodeOf(err) == banger.NotFound && s.removeDangling(ref) {
 		return nil
 	}
-	if err != nil {
+	if err != nil && !isDamaged(err) {
 		return err
 	}
 	names, err := s.names()
@@ -245,15 +246,19 @@ func (s *Store) names() (map[string]string, error) {
 	return names, nil
 }
 
+// load reads an entry. Of a damaged one it gives what is known all the same.
 func (s *Store) load(digest, name string) (banger.Kernel, error) {
 	k, err := loadEntry(s.entryDir(digest))
 	if errors.Is(err, fs.ErrNotExist) {
 		return k, notFound(cmp.Or(name, banger.ShortID(digest)))
 	}
+	k.Name = name
+	if isDamaged(err) {
+		return k, banger.Wrap(err, "the kernel %s is damaged", cmp.Or(name, banger.ShortID(digest)))
+	}
 	if err != nil {
 		return k, fmt.Errorf("cannot read the kernel %s: %w", cmp.Or(name, digest), err)
 	}
-	k.Name = name
 	return k, nil
 }
 
@@ -264,7 +269,9 @@ func loadEntry(dir string) (banger.Kernel, error) {
 		return k, err
 	}
 	if err := json.Unmarshal(b, &k); err != nil {
-		return k, err
+		return banger.Kernel{Digest: filepath.Base(dir), Dir: dir},
+			banger.Errorf(banger.Conflict, "%s cannot be understood: %w", filepath.Join(dir, recordFile), err).
+				Hint("banger doctor --verify says what can be done")
 	}
 	k.Digest = filepath.Base(dir)
 	k.Dir = dir
@@ -276,6 +283,9 @@ func loadEntry(dir string) (banger.Kernel, error) {
 	}
 	return k, nil
 }
+
+// isDamaged says whether an entry is there whose record is no good.
+func isDamaged(err error) bool { return banger.CodeOf(err) == banger.Conflict }
 
 func isDigest(ref string) bool {
 	return len(ref) == 64 && strings.Trim(ref, "0123456789abcdef") == ""

@@ -129,6 +129,34 @@ func TestANameWhoseKernelIsGoneHidesNoOtherAndCanBeRemoved(t *testing.T) {
 	}
 }
 
+func TestAKernelWhoseRecordIsDamagedHidesNoOtherAndCanBeRemovedOrMended(t *testing.T) {
+	s, dir := testStore(t), testKernelDir(t)
+	k := mustImport(t, s, "mine", dir)
+	spoil := func() {
+		if err := os.WriteFile(filepath.Join(k.Dir, recordFile), []byte(`{"release":`), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	spoil()
+	if err := Verify(t.Context(), k); banger.CodeOf(err) != banger.Conflict {
+		t.Errorf("it is said to be whole: %v", err)
+	}
+	all, err := s.List()
+	if err != nil || len(all) != 1 || all[0].Name != "mine" || all[0].Digest != k.Digest {
+		t.Errorf("listed are %+v, %v", all, err)
+	}
+	if err := Verify(t.Context(), mustImport(t, s, "mine", dir)); err != nil {
+		t.Errorf("imported again: %v", err)
+	}
+	spoil()
+	if err := s.Remove("mine"); err != nil {
+		t.Error(err)
+	}
+	if all, err := s.List(); err != nil || len(all) > 0 {
+		t.Errorf("still there: %+v, %v", all, err)
+	}
+}
+
 func TestImportRefusesWhatCannotBootAndLeavesNothing(t *testing.T) {
 	modulesOf := func(dir string) string { return filepath.Join(dir, "lib/modules", testRelease) }
 	for name, c := range map[string]struct {

@@ -53,7 +53,7 @@ var rooms = map[string][]string{
 	"banger/internal/sshconfig":  {},
 	"banger/internal/sshd":       {"banger", "internal/guestlink", "internal/guestwire"},
 	"banger/internal/sshkeys":    {"banger", "internal/artifact", "internal/paths"},
-	"banger/internal/store":      {"banger"},
+	"banger/internal/store":      {"banger", "internal/artifact"},
 	"banger/internal/template":   {"banger", "internal/artifact", "internal/ext4", "internal/guestlink", "internal/guestwire", "internal/vmm"},
 	"banger/internal/vm":         {"banger", "internal/artifact", "internal/config", "internal/ext4", "internal/guestwire", "internal/layers", "internal/loopback", "internal/paths", "internal/ports", "internal/shim", "internal/template", "internal/vmm", "internal/vnet/reach"},
 	"banger/internal/tether":     {},

@@ -22,11 +22,13 @@ type Scratch struct {
 // Without a lock earlier builds made theirs.
 const heldPrefix = scratchPrefix + "held-"
 
-// NewScratch makes one in dir, which it makes too. name is for people.
+// NewScratch makes one in dir, which it makes too, and removes those of the same name
+// that killed processes left.
 func NewScratch(dir, name string) (*Scratch, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
+	clearNamed(dir, name)
 	for {
 		made, err := os.MkdirTemp(dir, heldPrefix+name+"-*")
 		if err != nil {
@@ -39,6 +41,16 @@ func NewScratch(dir, name string) (*Scratch, error) {
 		if !errors.Is(err, fs.ErrNotExist) { // taken for a leftover before it was locked
 			_ = os.Remove(made)
 			return nil, err
+		}
+	}
+}
+
+// clearNamed leaves to a sweep what it cannot remove, or what is another user's.
+func clearNamed(dir, name string) {
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		if path := filepath.Join(dir, e.Name()); strings.HasPrefix(e.Name(), heldPrefix+name+"-") && stale(path) {
+			_ = clearOne(path)
 		}
 	}
 }
@@ -84,6 +96,10 @@ func clearOne(path string) error {
 		return err
 	}
 	defer lock.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(lock.Fd()), &st); err != nil || int(st.Uid) != os.Getuid() {
+		return err
+	}
 	return os.RemoveAll(path)
 }
 

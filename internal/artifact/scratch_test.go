@@ -30,6 +30,22 @@ func TestADirectoryOfADeadProcessGoesAtOnce(t *testing.T) {
 	if found := Stale(dir); len(found) != 1 || found[0] != s.Dir {
 		t.Errorf("left: %v", found)
 	}
+	other, err := NewScratch(dir, "deb")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(s.Dir); err != nil {
+		t.Error("another's was removed")
+	}
+	other.Close()
+	again, err := NewScratch(dir, "kernel")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(s.Dir); err == nil {
+		t.Error("the next one of its name leaves it")
+	}
+	again.lock.Close()
 	if err := ClearStale(dir); err != nil {
 		t.Error(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/artifact"
 )
 
 // errNotPlain is the reason for everything that cannot hold a database.
@@ -49,17 +50,17 @@ func missing(path string) (verdict, error) {
 }
 
 // withCopy runs do on a private copy of the database, which may be written
-// to, and removes it afterwards.
+// to, and removes it afterwards. What one that was killed left of its copy goes first.
 func withCopy(ctx context.Context, path string, do func(*sql.DB) error) error {
 	if err := checkPlain(path); err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp("", "banger-state-")
+	scratch, err := artifact.NewScratch(os.TempDir(), "banger-state")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	private := filepath.Join(dir, "state.db")
+	defer scratch.Close()
+	private := filepath.Join(scratch.Dir, "state.db")
 	if err := copyStill(ctx, path, private); err != nil {
 		return err
 	}

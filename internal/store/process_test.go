@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -21,6 +22,7 @@ var parts = map[string]func(ctx context.Context, path string) error{
 	"migrate": dieInMigration,
 	"open":    openOnce,
 	"churn":   churn,
+	"look":    lookLong,
 }
 
 // start runs a part in a process of its own. Closing its stdin lets it go on.
@@ -264,4 +266,42 @@ func TestInspectSeesWholeCommitsWhileAnotherProcessWrites(t *testing.T) {
 	}
 	in.Close()
 	must(t, cmd.Wait())
+}
+
+// lookLong has a private copy and stays.
+func lookLong(ctx context.Context, path string) error {
+	return withCopy(ctx, path, func(*sql.DB) error {
+		fmt.Println("copied")
+		waitForStart()
+		return nil
+	})
+}
+
+func TestACopyOfAKilledProcessGoesWithTheNextLook(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	path := filepath.Join(t.TempDir(), "state.db")
+	s, err := Open(t.Context(), path)
+	must(t, err)
+	must(t, s.Close())
+	copies := func() int {
+		left, err := os.ReadDir(os.TempDir())
+		must(t, err)
+		return len(left)
+	}
+	cmd, _, said := start(t, "look", path)
+	if !said.Scan() || copies() != 1 {
+		t.Fatalf("there are %d copies", copies())
+	}
+	_, err = Inspect(t.Context(), path)
+	must(t, err)
+	if copies() != 1 {
+		t.Errorf("of one that is in use there are %d copies", copies())
+	}
+	must(t, cmd.Process.Kill())
+	_ = cmd.Wait()
+	_, err = Inspect(t.Context(), path)
+	must(t, err)
+	if copies() > 0 {
+		t.Errorf("%d copies are left", copies())
+	}
 }

@@ -13,19 +13,16 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sys/unix"
 
 	"banger"
 	"banger/internal/artifact"
 	"banger/internal/ext4"
+	"banger/internal/oci"
 	"banger/internal/rootfs"
 )
 
-const (
-	maxManifest = 1 << 20
-	maxWindow   = 32 << 20
-)
+const maxManifest = 1 << 20
 
 // Import makes an image of a pack, which may come from anybody. name is the
 // pack's own where it is empty.
@@ -98,7 +95,7 @@ func bad(format string, args ...any) error { return banger.Errorf(banger.BadRequ
 
 // openPack reads a pack's manifest; done frees what that took.
 func openPack(ctx context.Context, f io.Reader) (in *tar.Reader, m manifest, done func(), err error) {
-	z, err := zstd.NewReader(bufio.NewReaderSize(artifact.Reader(ctx, f), 1<<20), zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderConcurrency(2))
+	z, err := oci.Unzstd(bufio.NewReaderSize(artifact.Reader(ctx, f), 1<<20))
 	if err != nil {
 		return nil, m, func() {}, err
 	}

@@ -12,6 +12,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -97,7 +98,7 @@ func open(f *os.File) (io.ReadCloser, error) {
 	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
 		return gzip.NewReader(b)
 	case bytes.HasPrefix(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}):
-		z, err := zstd.NewReader(b, zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderConcurrency(2), zstd.WithDecoderLowmem(true))
+		z, err := Unzstd(b)
 		if err != nil {
 			return nil, err
 		}
@@ -108,3 +109,16 @@ func open(f *os.File) (io.ReadCloser, error) {
 
 // maxWindow is how far back a zstd layer may refer: it takes that much memory.
 const maxWindow = 32 << 20
+
+// widest is a frame of nothing that may refer as far back as any: its window is
+// 2^(10+15) bytes, and its one block, the last, is raw and empty.
+const widest = "\x28\xb5\x2f\xfd\x00\x78\x01\x00\x00"
+
+// Unzstd decompresses what anybody may have made, in little more memory than the
+// window takes. The decoder makes room for a whole one first: of frames each of
+// which has a larger window than the one before it would make it anew for each,
+// three times as much in all.
+func Unzstd(r io.Reader) (*zstd.Decoder, error) {
+	return zstd.NewReader(io.MultiReader(strings.NewReader(widest), r),
+		zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderConcurrency(2), zstd.WithDecoderLowmem(true))
+}

@@ -276,10 +276,33 @@ func (a *applying) put(i int, c Change) error {
 		return err
 	}
 	a.takeStep()
-	if err := a.move(a.new(i), c.Path, false); err != nil {
+	err := a.supersede(a.new(i), c.Path, func() bool { return a.oneFile(a.new(i), a.old(c.Path)) })
+	switch {
+	case err == nil:
+		return a.unchanged(c)
+	case banger.CodeOf(err) == banger.Conflict:
+		err = errors.Join(err, a.remove(a.old(c.Path))) // nothing is to be undone here
+	}
+	return err
+}
+
+// supersede puts a file in the place of another, which comes to where it was and has
+// to be the one that was meant. An editor that saves may have put its own there a
+// moment ago, and gets it back.
+func (a *applying) supersede(from, to string, meant func() bool) error {
+	err := a.exchange(from, to)
+	switch {
+	case errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS):
+		return a.move(from, to, false) // the file system cannot do both at once
+	case errors.Is(err, unix.ENOENT):
+		return a.move(from, to, true)
+	case err != nil || meant():
 		return err
 	}
-	return a.unchanged(c)
+	if err := a.exchange(from, to); err != nil {
+		return err
+	}
+	return banger.Errorf(banger.Conflict, "it was changed on the host meanwhile")
 }
 
 // unchanged makes sure that what was put aside is what was brought into the

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -136,6 +137,60 @@ func TestApplyTakesBackWhatItDidWhenAFileIsWrittenMeanwhile(t *testing.T) {
 			}
 		}
 		r.holds(want)
+	}
+}
+
+// saved has a file replaced as editors do, as soon as there is another in its place.
+func (r *rig) saved(name, text string) {
+	r.t.Helper()
+	must(r.t, os.WriteFile(r.root+"-saved", []byte(text), 0o644))
+	must(r.t, os.Rename(r.root+"-saved", filepath.Join(r.root, name)))
+}
+
+// At any step, what is saved is there afterwards, or the apply came after it.
+func TestAnEditorThatSavesAtAnyStepLosesNothing(t *testing.T) {
+	old, changed := files{"plain": "one", "run": "-> plain"}, files{"plain": "two", "run": "-> two"}
+	for at := 1; ; at++ {
+		r := newRig(t, old)
+		steps := 0
+		ap := &applier{step: func() {
+			if steps++; steps == at {
+				r.saved("plain", "mine")
+			}
+		}}
+		_, err := ap.apply(r.root, r.journals, r.contents.between(old, changed), r.contents)
+		if steps < at {
+			break
+		}
+		if text := read(t, filepath.Join(r.root, "plain")); !strings.Contains(text, "mine") {
+			t.Errorf("step %d: there is %q: %v", at, text, err)
+		}
+		if banger.CodeOf(err) == banger.Conflict {
+			r.holds(files{"plain": "mine", "run": "-> plain"})
+		}
+	}
+}
+
+// Here what is taken back is saved in the moment before.
+func TestAnEditorThatSavesWhileAllIsTakenBackLosesNothing(t *testing.T) {
+	old, changed := files{"a": "one", "b": "one"}, files{"a": "two", "b": "two"}
+	r := newRig(t, old)
+	steps := 0
+	ap := &applier{step: func() {
+		switch steps++; steps {
+		case 3:
+			must(t, os.WriteFile(filepath.Join(r.root, "b"), []byte("mine"), 0o644))
+		case 5:
+			r.saved("a", "mine too")
+		}
+	}}
+	if _, err := ap.apply(r.root, r.journals, r.contents.between(old, changed), r.contents); err == nil {
+		t.Error("it was applied")
+	}
+	for name, want := range map[string]string{"a": "mine too", "b": "mine"} {
+		if got, err := os.ReadFile(filepath.Join(r.root, name)); string(got) != want {
+			t.Errorf("%s is %q, %v", name, got, err)
+		}
 	}
 }
 
@@ -377,7 +432,7 @@ func TestUndoMakesDirectoriesAsTheyWere(t *testing.T) {
 		must(t, os.Chmod(filepath.Join(r.root, dir), mode))
 	}
 	before := read(t, r.root)
-	ap := &applier{step: func() { must(t, os.WriteFile(r.root+"/plain", []byte("own"), 0o644)) }}
+	ap := &applier{step: sync.OnceFunc(func() { must(t, os.WriteFile(r.root+"/plain", []byte("own"), 0o644)) })}
 	if _, err := ap.apply(r.root, r.journals, r.contents.between(was, now), r.contents); banger.CodeOf(err) != banger.Conflict {
 		t.Errorf("%v", err)
 	}

@@ -117,6 +117,28 @@ func (t *tree) move(from, to string, noReplace bool) error {
 	})
 }
 
+// exchange puts two things in each other's places.
+func (t *tree) exchange(one, other string) error {
+	return t.in(one, func(oneDir int, oneName string) error {
+		return t.in(other, func(otherDir int, otherName string) error {
+			return unix.Renameat2(oneDir, oneName, otherDir, otherName, unix.RENAME_EXCHANGE)
+		})
+	})
+}
+
+// oneFile says whether two paths are names of one file.
+func (t *tree) oneFile(one, other string) bool {
+	a, okA := t.identity(one)
+	b, okB := t.identity(other)
+	return okA && okB && a == b
+}
+
+func (t *tree) identity(p string) (id [2]uint64, ok bool) {
+	var st unix.Stat_t
+	err := t.in(p, func(dir int, name string) error { return unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW) })
+	return [2]uint64{uint64(st.Dev), st.Ino}, err == nil
+}
+
 func renameNew(fromDir int, from string, toDir int, to string) error {
 	err := unix.Renameat2(fromDir, from, toDir, to, unix.RENAME_NOREPLACE)
 	if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOSYS) {

@@ -107,7 +107,18 @@ func (a *applying) undoOld(c Change) (ok bool, err error) {
 	if err := a.makeAgain(path.Dir(c.Path)); err != nil {
 		return false, err
 	}
-	return true, a.move(a.old(c.Path), c.Path, have.Mode == Absent)
+	if have.Mode == Absent {
+		return true, a.move(a.old(c.Path), c.Path, true)
+	}
+	a.takeStep()
+	err = a.supersede(a.old(c.Path), c.Path, func() bool {
+		was, err := a.look(a.old(c.Path), c.New.ID)
+		return err == nil && was == c.New
+	})
+	if err == nil && a.exists(a.old(c.Path)) {
+		err = a.remove(a.old(c.Path)) // what was to come
+	}
+	return err == nil, err
 }
 
 // makeAgain makes a directory with the permissions that were noted.

@@ -20,6 +20,8 @@ type Wire interface {
 	SetPolicy(p *reach.Policy) (ended int)
 	Recall(earlier []reach.Record)
 	Records() []reach.Record
+	Answers() []reach.Answer              // that the guest goes by
+	RecallAnswers(earlier []reach.Answer) // of a guest that stood still
 	Counters() reach.Counters
 	Traffic() uint64 // grows when the guest and somebody outside have something for each other
 	Learn() []string

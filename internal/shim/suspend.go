@@ -62,6 +62,9 @@ func (s *supervisor) settle(h *hold, dir string, idle IfIdle) error {
 		return fileError(err, "cannot write out its memory")
 	}
 	record.At, record.Token, record.Driver, record.Machine = time.Now().UTC(), h.token, s.driver.Name(), s.launch.Machine
+	if s.network != nil {
+		record.Answers = s.network.Answers()
+	}
 	if err := writeJSON(filepath.Join(dir, recordName), record); err != nil { // syncs the directory
 		return fileError(err, "cannot record what was saved")
 	}

@@ -3,14 +3,17 @@ package shim
 import (
 	"errors"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"banger"
 	"banger/internal/paths"
 	"banger/internal/vmm"
+	"banger/internal/vnet/reach"
 )
 
 // suspendedVM is a VM that was suspended, and the launch that resumes it.
@@ -118,6 +121,33 @@ func TestResumedVMCanBeSuspendedAgain(t *testing.T) {
 	r = rigIn(t, dir, d, l)
 	if st := r.await(t, r.is(Running)); st.Restored != RestoredSuspended {
 		t.Errorf("%+v", st)
+	}
+}
+
+func TestAResumedGuestGoesByTheNamesItWasTold(t *testing.T) {
+	var dir paths.VM
+	d := suspended(&dir)
+	d.cable = true
+	l := networkedLaunch(Reach{})
+	l.Machine.Disks = []vmm.Disk{{Serial: "disk", Path: "disk.ext4"}}
+	dir = vmDir(t, l)
+	if err := os.WriteFile(dir.Disk(), make([]byte, 4096), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := rigIn(t, dir, d, l)
+	told := []reach.Answer{{Name: "example.com", Addr: netip.MustParseAddr("192.0.2.1"), Left: time.Hour}}
+	r.shim.network.RecallAnswers(told)
+	if _, err := r.Suspend(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	<-r.ended
+	keepToken(t, dir)
+	l.Restore = &Restore{Suspended: true}
+	r = rigIn(t, dir, d, l)
+	r.await(t, r.is(Running))
+	got := r.shim.network.Answers()
+	if len(got) != 1 || got[0].Name != told[0].Name || got[0].Addr != told[0].Addr || got[0].Left > time.Hour {
+		t.Errorf("it goes by %+v, was told %+v", got, told)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"banger"
 	"banger/internal/paths"
 	"banger/internal/vmm"
+	"banger/internal/vnet/reach"
 )
 
 // Suspended is the machine of a VM that is suspended: record.json beside its
@@ -24,6 +25,9 @@ type Suspended struct {
 	Machine   vmm.Config `json:"machine"`    // as it ran
 	SizeBytes int64      `json:"size_bytes"` // of memory and state, holes not counted
 	Sums      Sums       `json:"sums"`
+
+	// Answers are the names that the guest was told and may remember.
+	Answers []reach.Answer `json:"answers,omitempty"`
 }
 
 // Sums tell whether what was saved is what it was. A state has its own.

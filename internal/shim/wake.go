@@ -48,7 +48,7 @@ func (s *supervisor) clear() {
 // takeUpSuspended takes up the machine this VM was suspended with. That is
 // gone from its place before a vCPU runs, and comes back if none did.
 func (s *supervisor) takeUpSuspended(ctx context.Context, t *trace) error {
-	from, memory, err := s.openSuspended()
+	r, memory, err := s.openSuspended()
 	if err != nil {
 		return s.forget(err)
 	}
@@ -61,6 +61,10 @@ func (s *supervisor) takeUpSuspended(ctx context.Context, t *trace) error {
 	if err := os.Rename(s.dir.Suspended(), s.dir.Scratch("resumed")); err != nil {
 		return fileError(err, "cannot take the suspended machine from its place")
 	}
+	if s.network != nil {
+		s.network.RecallAnswers(r.Answers)
+	}
+	from := Restore{State: filepath.Join(s.dir.Scratch("resumed"), stateName), Token: r.Token}
 	if err = syncDir(string(s.dir)); err == nil {
 		err = s.restoreVMM(ctx, RestoredSuspended, from, memory, t)
 	}
@@ -89,24 +93,24 @@ func (s *supervisor) forget(err error) error {
 
 // openSuspended finds what the VM was suspended with and sees that it is
 // whole.
-func (s *supervisor) openSuspended() (from Restore, memory *os.File, err error) {
-	r, err := ReadSuspended(s.dir)
+func (s *supervisor) openSuspended() (r *Suspended, memory *os.File, err error) {
+	r, err = ReadSuspended(s.dir)
 	switch {
 	case err != nil:
-		return from, nil, err
+		return nil, nil, err
 	case r == nil:
-		return from, nil, unfit{errors.New("its suspended machine is not there")}
+		return nil, nil, unfit{errors.New("its suspended machine is not there")}
 	case len(r.Token) != guestwire.TokenLen:
-		return from, nil, unfit{errors.New("the record of its suspended machine is damaged")}
+		return nil, nil, unfit{errors.New("the record of its suspended machine is damaged")}
 	case r.Driver != s.driver.Name():
-		return from, nil, unfit{fmt.Errorf("it was suspended on %s and is started on %s", r.Driver, s.driver.Name())}
+		return nil, nil, unfit{fmt.Errorf("it was suspended on %s and is started on %s", r.Driver, s.driver.Name())}
 	}
 	if _, err := vmm.ReadState(filepath.Join(s.dir.Suspended(), stateName)); err != nil {
-		return from, nil, unless(err, banger.NotFound, banger.BadRequest)
+		return nil, nil, unless(err, banger.NotFound, banger.BadRequest)
 	}
 	memory, err = os.OpenFile(filepath.Join(s.dir.Suspended(), memoryName), os.O_RDWR, 0)
 	if err != nil {
-		return from, nil, unless(fileError(err, "cannot open its memory"), banger.NotFound)
+		return nil, nil, unless(fileError(err, "cannot open its memory"), banger.NotFound)
 	}
 	sum, err := vmm.Checksum(memory)
 	if err == nil && sum != r.Sums.Memory {
@@ -114,9 +118,9 @@ func (s *supervisor) openSuspended() (from Restore, memory *os.File, err error) 
 	}
 	if err != nil {
 		_ = memory.Close()
-		return from, nil, err
+		return nil, nil, err
 	}
-	return Restore{State: filepath.Join(s.dir.Scratch("resumed"), stateName), Token: r.Token}, memory, nil
+	return r, memory, nil
 }
 
 // unless makes an error of one of these codes one that will never be another.

@@ -253,6 +253,32 @@ func TestNamesAreBounded(t *testing.T) {
 	}
 }
 
+func TestAnswersGoOnForAGuestThatStoodStill(t *testing.T) {
+	before, c := newTick(), newTick()
+	first, second := newNames(before.now), newNames(c.now)
+	short, long, over := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("192.0.2.3")
+	first.remember(over, "over.com", 0)
+	before.pass(nameGrace)
+	first.remember(short, "short.com", time.Second)
+	first.remember(long, "long.com", maxTTL)
+	c.pass(24 * time.Hour)
+	kept := first.list()
+	second.recall(kept)
+	if len(second.of(short)) != 1 || len(second.of(long)) != 1 || len(second.of(over)) != 0 {
+		t.Errorf("of %+v there is %+v", kept, second.until)
+	}
+	c.pass(nameGrace + 2*time.Second)
+	if len(second.of(short)) != 0 || len(second.of(long)) != 1 {
+		t.Error("times are wrong")
+	}
+	for i := range maxAnswers {
+		first.remember(netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}), "a.com", time.Minute)
+	}
+	if kept := first.list(); len(kept) != maxKept || kept[0].Name != "long.com" {
+		t.Errorf("%d are kept, first %+v", len(kept), kept[0])
+	}
+}
+
 func TestRateIsLimited(t *testing.T) {
 	c := newTick()
 	b := newBucket(c.now, 10, 20)

@@ -1,11 +1,14 @@
 package vnet
 
 import (
+	"cmp"
 	"maps"
 	"net/netip"
 	"slices"
 	"sync"
 	"time"
+
+	"banger/internal/vnet/reach"
 )
 
 const (
@@ -18,6 +21,8 @@ const (
 
 	maxAnswers      = 4096
 	maxNamesAnswers = 16 // names of one address
+
+	maxKept = 1024 // of both, for a network that is made anew
 )
 
 // names remembers which names gave which addresses. A connection is judged by
@@ -77,6 +82,33 @@ func (n *names) of(addr netip.Addr) []string {
 	}
 	slices.Sort(all)
 	return all
+}
+
+// list gives the answers that still count, those that count longest first.
+func (n *names) list() (all []reach.Answer) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	now := n.now()
+	for addr, of := range n.until {
+		for name, end := range of {
+			if left := end.Sub(now); left > 0 {
+				all = append(all, reach.Answer{Name: name, Addr: addr, Left: left})
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b reach.Answer) int {
+		return cmp.Or(cmp.Compare(b.Left, a.Left), a.Addr.Compare(b.Addr), cmp.Compare(a.Name, b.Name))
+	})
+	return all[:min(len(all), maxKept)]
+}
+
+// recall puts back what list gave, with the time that was left then.
+func (n *names) recall(earlier []reach.Answer) {
+	for _, a := range earlier[:min(len(earlier), maxKept)] {
+		if a.Left > 0 {
+			n.remember(a.Addr, a.Name, a.Left-nameGrace)
+		}
+	}
 }
 
 func earliest(of map[string]time.Time) (name string) {

@@ -233,6 +233,14 @@ func (n *Network) Records() []reach.Record { return n.records.list() }
 // first: what Records gave then.
 func (n *Network) Recall(earlier []reach.Record) { n.records.recall(earlier) }
 
+// Answers gives the names that the guest may go by, for a network that is made anew
+// under a guest that stands still meanwhile.
+func (n *Network) Answers() []reach.Answer { return n.names.list() }
+
+// RecallAnswers has those count again that Answers gave then. The time that was left
+// of them is left: none has passed for what the guest keeps of them.
+func (n *Network) RecallAnswers(earlier []reach.Answer) { n.names.recall(earlier) }
+
 // Learn gives the --allow rules that everything so far needed.
 func (n *Network) Learn() []string { return reach.Learn(n.records.list()) }
 

@@ -28,6 +28,13 @@ type Record struct {
 	LastRefused time.Time `json:"-"` // by this shim
 }
 
+// Answer is a name that gave an address, and for how long a guest may still go by it.
+type Answer struct {
+	Name string        `json:"name"`
+	Addr netip.Addr    `json:"addr"`
+	Left time.Duration `json:"left"`
+}
+
 // Whom is the name, or else the address.
 func (r Record) Whom() string {
 	if r.Name != "" {

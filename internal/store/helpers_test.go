@@ -56,6 +56,7 @@ func must(t testing.TB, err error) {
 // raw opens a database as another program would, without the store.
 func raw(t testing.TB, path string) *sql.DB {
 	t.Helper()
+	lockByDescriptor() // or a test that opens a database by hand first decides for all after it
 	db, err := sql.Open("sqlite", path)
 	must(t, err)
 	db.SetMaxOpenConns(1)

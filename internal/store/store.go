@@ -114,9 +114,7 @@ func create(path string) error {
 
 // connect makes a pool for the existing file at path.
 func connect(path string, pragmas []string) *sql.DB {
-	// POSIX locks of this process would end whenever it closes any
-	// descriptor of the file, as reading a private copy does.
-	_, _ = sqlite.OFDLocking(true)
+	lockByDescriptor()
 	db, err := sql.Open("sqlite", dsn(path, pragmas))
 	if err != nil {
 		panic(err) // only for a driver that was not registered
@@ -126,6 +124,10 @@ func connect(path string, pragmas []string) *sql.DB {
 	db.SetMaxIdleConns(4)
 	return db
 }
+
+// lockByDescriptor comes before a process's first lock. Its POSIX locks would end whenever
+// it closes any descriptor of the file, as reading a private copy does.
+func lockByDescriptor() { _, _ = sqlite.OFDLocking(true) }
 
 // dsn escapes the path, which may hold what a URI gives a meaning to.
 func dsn(path string, pragmas []string) string {

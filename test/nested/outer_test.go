@@ -82,10 +82,13 @@ func (o *outer) boot(t *testing.T, options ...string) {
 
 // keepAwake has something come into the VM twice a second, as long as the test runs.
 //
-// While it runs others, the emulated processor now and then loses the interrupt of its timer,
-// and an idle kernel sets no other before that one has come: all in the VM stands still until
-// an interrupt of another kind wakes it, and its watchdog then tells of a lockup in the idle
-// task. Seen with QEMU 7.2: 130 s, ended by a command that somebody typed.
+// QEMU forgets an interrupt now and then while its emulated processor runs a guest: at each exit
+// from one it takes a bit out of the word of pending requests without the lock under which
+// others put theirs in (do_vmexit in svm_helper.c, 7.2 as well as 10.0). Where the timer's is
+// lost, a kernel of one processor sets no other, and all in the VM stands still until an interrupt of
+// another kind comes. Seen with 7.2: the processor halted with interrupts enabled, the timer's vector
+// in its APIC's IRR, for as long as nobody asked anything; its kernel's watchdog then told of a
+// lockup in whatever had run.
 func (o *outer) keepAwake(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var done sync.WaitGroup

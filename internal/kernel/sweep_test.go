@@ -97,7 +97,7 @@ func TestSweepTakesWhatACrashLeft(t *testing.T) {
 	if err := errors.Join(os.Chtimes(left[1], longAgo, longAgo), os.Mkdir(fresh, 0o700)); err != nil {
 		t.Fatal(err)
 	}
-	held, err := artifact.NewScratch(s.downloads, "kernel")
+	held, err := artifact.NewScratch(s.downloads, "deb") // one of this name would sweep its like
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -82,13 +82,13 @@ func (o *outer) boot(t *testing.T, options ...string) {
 
 // keepAwake has something come into the VM twice a second, as long as the test runs.
 //
-// QEMU forgets an interrupt now and then while its emulated processor runs a guest: at each exit
-// from one it takes a bit out of the word of pending requests without the lock under which
-// others put theirs in (do_vmexit in svm_helper.c, 7.2 as well as 10.0). Where the timer's is
-// lost, a kernel of one processor sets no other, and all in the VM stands still until an interrupt of
-// another kind comes. Seen with 7.2: the processor halted with interrupts enabled, the timer's vector
-// in its APIC's IRR, for as long as nobody asked anything; its kernel's watchdog then told of a
-// lockup in whatever had run.
+// QEMU loses an interrupt now and then while its emulated processor runs a guest. Where it is
+// the timer's, a kernel of one processor sets no other, and all in the VM stands still until an
+// interrupt of another kind comes. Seen with 7.2: the processor halted with interrupts enabled and
+// the timer's vector in its APIC's IRR, for as long as nobody asked anything; the kernel's
+// watchdog then told of a lockup in whatever had run. What fits it is in do_vmexit (svm_helper.c, in 10.0
+// as well): at each exit of a guest it clears a bit in the word of pending requests, without the
+// lock under which others set theirs.
 func (o *outer) keepAwake(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var done sync.WaitGroup

@@ -92,20 +92,20 @@ func lineNames() (names []string) {
 	return names
 }
 
-// chosen is the lines of a list of names, all of them for an empty one.
+// chosen is the lines of a list of names, all of them for an empty one. They keep their order,
+// in which one leaves nothing that is in the way of the next.
 func chosen(only string) ([]line, error) {
 	if only == "" {
 		return lines, nil
 	}
-	var some []line
-	for _, name := range strings.Split(only, ",") {
-		i := slices.Index(lineNames(), name)
-		if i < 0 {
+	names := strings.Split(only, ",")
+	for _, name := range names {
+		if !slices.Contains(lineNames(), name) {
 			return nil, fmt.Errorf("there is no line %q, but %s", name, strings.Join(lineNames(), " "))
 		}
-		some = append(some, lines[i])
 	}
-	return some, nil
+	left := func(l line) bool { return !slices.Contains(names, l.name) }
+	return slices.DeleteFunc(slices.Clone(lines), left), nil
 }
 
 func measure(ctx context.Context, o options) (err error) {

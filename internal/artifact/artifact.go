@@ -117,7 +117,10 @@ func exchange(one, other string) error {
 	if err := os.Rename(other, aside); err != nil {
 		return err
 	}
-	return errors.Join(os.Rename(one, other), os.Rename(aside, one))
+	if err := os.Rename(one, other); err != nil {
+		return errors.Join(err, os.Rename(aside, other))
+	}
+	return os.Rename(aside, one)
 }
 
 // WriteFile writes a small file atomically and durably.
